@@ -1,0 +1,224 @@
+"""The command line: `lethe COMMAND`. Prints a short text, or with --json one document on stdout; logs go to stderr.
+
+Exit 0: done. Exit 1: failed, with a message that says what to do. Exit 2: wrong usage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+from flows import show
+from flows.documents import DOCUMENTS
+from infra.contracts import LetheError
+
+app = typer.Typer(
+    name="lethe",
+    help="A training-data lake that can forget.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Config = Annotated[Path, typer.Option("--config", "-c", help="The lethe.toml to use.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+_DEFAULT = Path("lethe.toml")
+_errors = Console(stderr=True, highlight=False)
+
+
+def main() -> None:
+    """The entry point: Lethe's own errors become a message and exit 1; anything else is a bug and shows its traceback."""
+    logging.basicConfig(
+        stream=sys.stderr, level=os.environ.get("LETHE_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        app()
+    except LetheError as error:
+        _errors.print(f"[red]{type(error).__name__}[/red]: {error}", markup=True, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        _errors.print("interrupted; run the same command again to go on")
+        sys.exit(1)
+
+
+@contextmanager
+def _flows(config: Path) -> Iterator[str]:
+    """Prefect's settings for a command: a running server if there is one, else one of our own that ends with the command."""
+    from flows.servers import embedded  # noqa: PLC0415 - Prefect takes seconds to import
+
+    with embedded(config):
+        yield str(config)
+
+
+def _out(document: BaseModel, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(document.model_dump(mode="json"), sort_keys=True))
+    else:
+        show.text(document)
+
+
+@app.command()
+def init(directory: Annotated[Path, typer.Argument(help="Where to write lethe.toml.")] = Path(), as_json: Json = False) -> None:
+    """Write a commented lethe.toml."""
+    from flows.documents import InitDocument  # noqa: PLC0415
+    from flows.starter import write_starter  # noqa: PLC0415
+
+    _out(InitDocument(config=str(write_starter(directory))), as_json)
+
+
+@app.command()
+def ingest(
+    tables: Annotated[list[str] | None, typer.Argument(help="Tables of lethe.toml; all, if none is named.")] = None,
+    config: Config = _DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Bring tables up to their raw files."""
+    with _flows(config) as path:
+        from flows.curate import ingest_tables  # noqa: PLC0415
+
+        _out(show.ingested(ingest_tables(tables or None, path)), as_json)
+
+
+@app.command()
+def dedup(config: Config = _DEFAULT, as_json: Json = False) -> None:
+    """Find tables contained in others and plan which to retire. Nothing is removed."""
+    with _flows(config) as path:
+        from flows.maintain import scan  # noqa: PLC0415
+
+        _out(show.deduped(scan(path)), as_json)
+
+
+@app.command()
+def curate(name: str, config: Config = _DEFAULT, as_json: Json = False) -> None:
+    """Ingest, dedup, select, prune: from raw files to the training set of a dataset."""
+    with _flows(config) as path:
+        from flows.curate import curate as run  # noqa: PLC0415
+
+        _out(show.curated(run([name], path)[0]), as_json)
+
+
+@app.command()
+def select(name: str, config: Config = _DEFAULT, as_json: Json = False) -> None:
+    """Selection alone, on the tables as they are in the lake."""
+    with _flows(config) as path:
+        from flows.curate import select_records  # noqa: PLC0415
+
+        _out(show.selected(select_records(name, path), name), as_json)
+
+
+@app.command()
+def prune(name: str, config: Config = _DEFAULT, as_json: Json = False) -> None:
+    """Pruning alone, after the selection as it stands."""
+    with _flows(config) as path:
+        from flows.curate import prune_records  # noqa: PLC0415
+
+        _out(show.pruned(prune_records(name, path)), as_json)
+
+
+@app.command()
+def train(name: str, config: Config = _DEFAULT, as_json: Json = False) -> None:
+    """Train a model; shards that did not change are found, not trained."""
+    with _flows(config) as path:
+        from flows.train import train as run  # noqa: PLC0415
+
+        _out(show.trained(run([name], path)[0]), as_json)
+
+
+@app.command()
+def forget(
+    subject: Annotated[list[str] | None, typer.Option("--subject", help="KIND=ID; may be repeated.")] = None,
+    from_file: Annotated[
+        Path | None, typer.Option("--from", help="A file with one KIND=ID a line; - for standard input.")
+    ] = None,
+    config: Config = _DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Erase subjects from every table, decision and model, and certify it. Without a subject: finish the requests still open."""
+    from flows.subjects import read_subjects  # noqa: PLC0415
+
+    subjects = read_subjects(subject or [], from_file)
+    with _flows(config) as path:
+        from flows.forget import forget as run  # noqa: PLC0415
+        from flows.forget import request  # noqa: PLC0415
+
+        _out(show.forgotten(run(request(subjects, path) if subjects else None, path)), as_json)
+
+
+@app.command()
+def verify(
+    certificate: Path,
+    public_key: Annotated[Path | None, typer.Option("--public-key", help="The signer's key (PEM) that you trust.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check a certificate. Needs neither the lake nor lethe.toml; without --public-key the key inside the certificate is used."""
+    from flows.documents import VerifyDocument  # noqa: PLC0415
+    from tasks.forget.certificate import problems_of  # noqa: PLC0415
+
+    problems = problems_of(certificate, public_key)
+    _out(VerifyDocument(valid=not problems, problems=problems), as_json)
+    if problems:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(config: Config = _DEFAULT, as_json: Json = False) -> None:
+    """What the lake holds: tables, datasets, models, deletion requests."""
+    from flows.status import status_of  # noqa: PLC0415
+
+    _out(status_of(config), as_json)
+
+
+@app.command()
+def export(
+    name: str,
+    to: Annotated[str, typer.Option("--to", help="A folder or URL that does not exist yet.")],
+    config: Config = _DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Write a curated dataset as Parquet. Exports leave the lake: forgetting does not reach them, and certificates say so."""
+    from flows.export import export as run  # noqa: PLC0415
+
+    _out(run(config, name, to), as_json)
+
+
+@app.command()
+def up(config: Config = _DEFAULT, as_json: Json = False) -> None:
+    """Run the Prefect server, the MLflow server, a worker and the deployments on loopback until interrupted."""
+    from flows.servers import up as run  # noqa: PLC0415
+
+    run(config, lambda document: _out(document, as_json))
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Option("--dir", help="Where to build the demonstration.")] = Path("lethe-demo"),
+    as_json: Json = False,
+) -> None:
+    """The whole walk on data that every installation has: curate, train, forget, verify."""
+    directory.mkdir(parents=True, exist_ok=True)
+    with _flows(directory / "lethe.toml"):
+        from flows.demo import demo as run  # noqa: PLC0415
+
+        _out(run(directory), as_json)
+
+
+@app.command()
+def schema(command: Annotated[str, typer.Argument(help="A command, such as train.")]) -> None:
+    """Print the JSON Schema of a command's --json document."""
+    if command not in DOCUMENTS:
+        raise typer.BadParameter(f"{command!r} is none of {', '.join(DOCUMENTS)}")
+    print(json.dumps(DOCUMENTS[command].model_json_schema(), indent=2, sort_keys=True))
+
+
+if __name__ == "__main__":
+    main()

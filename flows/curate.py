@@ -1,0 +1,102 @@
+"""raw files -> training set: ingest, dedup, select, prune. Every stage is found, not run, when nothing it depends on changed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prefect import flow
+
+from flows.workspace import Workspace, opened
+from infra.contracts import Snapshot
+from tasks.dedup.task import DedupResult, dedup
+from tasks.ingest.task import IngestedTable, ingest
+from tasks.prune.task import PruneResult, prune
+from tasks.select.task import SelectResult, select
+
+
+@dataclass(frozen=True)
+class Curated:
+    """The outcome of one curation; `left_out` names pool tables that are wholly contained in another, with that other's name."""
+
+    dataset: str
+    ingest: tuple[IngestedTable, ...]
+    dedup: DedupResult
+    select: SelectResult | None
+    prune: PruneResult
+    pool: tuple[Snapshot, ...]
+    left_out: dict[str, str]
+    seconds: float
+
+
+@flow(name="curate", persist_result=False, validate_parameters=False)
+def curate(names: list[str] | None = None, config: str = "lethe.toml") -> tuple[Curated, ...]:
+    """Curate the named datasets; every dataset of lethe.toml, if None."""
+    with opened(config) as work:
+        return tuple(_curate_one(work, name) for name in names or sorted(work.settings.datasets))
+
+
+def _curate_one(work: Workspace, name: str) -> Curated:
+    start = time.perf_counter()
+    dataset = work.settings.dataset(name)
+    wanted = tuple(dict.fromkeys([*dataset.pool, *([dataset.target] if dataset.target else [])]))
+    ingested = tuple(ingest(work.settings, wanted, scheduler=work.scheduler))
+    scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
+    return _decided(work, name, ingested, scanned, start)
+
+
+def _decided(work: Workspace, name: str, ingested: tuple[IngestedTable, ...], scanned: DedupResult, start: float) -> Curated:
+    pool, left_out = pool_of(work, name, scanned)
+    selected = selection_of(work, name, pool)
+    pruned = prune(work.settings, name, pool, selected.snapshot if selected else None, scheduler=work.scheduler)
+    return Curated(name, ingested, scanned, selected, pruned, pool, left_out, time.perf_counter() - start)
+
+
+def pool_of(work: Workspace, name: str, scanned: DedupResult) -> tuple[tuple[Snapshot, ...], dict[str, str]]:
+    """The pool's snapshots without the tables that another pool table contains, copy for copy, and those left out."""
+    names = work.settings.dataset(name).pool
+    left_out = contained_in(names, scanned)
+    return work.records(n for n in names if n not in left_out), left_out
+
+
+def contained_in(names: Sequence[str], scanned: DedupResult) -> dict[str, str]:
+    """Tables among `names` whose every row, with its copies, is in another of them. Of equal tables the first name stays."""
+    edges = {(e.child, e.parent) for e in scanned.edges if e.multiset and e.child in names and e.parent in names}
+    return {child: parent for child, parent in sorted(edges, reverse=True) if (parent, child) not in edges or parent < child}
+
+
+def selection_of(work: Workspace, name: str, pool: tuple[Snapshot, ...]) -> SelectResult | None:
+    """The selection decisions of a dataset; None when it names no target."""
+    target = work.settings.dataset(name).target
+    if target is None:
+        return None
+    return select(work.settings, name, pool, work.records([target])[0], scheduler=work.scheduler)
+
+
+def curate_again(work: Workspace, name: str, scanned: DedupResult) -> Curated:
+    """The same stages over what the lake holds now, without looking at raw files: what forgetting runs."""
+    return _decided(work, name, (), scanned, time.perf_counter())
+
+
+@flow(name="ingest", persist_result=False, validate_parameters=False)
+def ingest_tables(tables: list[str] | None = None, config: str = "lethe.toml") -> tuple[IngestedTable, ...]:
+    """Bring the named tables (all of lethe.toml, if None) up to their raw files."""
+    with opened(config, tables=tables) as work:
+        return tuple(ingest(work.settings, tuple(tables) if tables else None, scheduler=work.scheduler))
+
+
+@flow(name="select", persist_result=False, validate_parameters=False)
+def select_records(name: str, config: str = "lethe.toml") -> SelectResult | None:
+    """Selection alone, over the tables as they are in the lake."""
+    with opened(config) as work:
+        scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
+        return selection_of(work, name, pool_of(work, name, scanned)[0])
+
+
+@flow(name="prune", persist_result=False, validate_parameters=False)
+def prune_records(name: str, config: str = "lethe.toml") -> PruneResult:
+    """Pruning alone, after the selection as it is found."""
+    with opened(config) as work:
+        scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
+        return curate_again(work, name, scanned).prune

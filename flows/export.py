@@ -1,0 +1,68 @@
+"""A curated dataset as Parquet files outside the lake: the pool's kept records, each once."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.documents import ExportDocument
+from flows.train import pool_of_training_set
+from infra.contracts import LetheError
+from infra.decisions import kept_ids
+from infra.files import Part, filesystem, read_part
+from infra.ids import I64
+from infra.lake import Lake
+from infra.settings import load_settings, resolve
+
+
+class ExportRefused(LetheError):
+    """The place to export to is already in use."""
+
+
+def export(config: Path, name: str, to: str) -> ExportDocument:
+    """Write the kept records of a dataset to a new folder or URL, one Parquet file a data file of the pool."""
+    settings = load_settings(config)
+    settings.dataset(name)
+    lake = Lake.open(settings)
+    fs, folder = filesystem(resolve(Path.cwd(), to))
+    if fs.exists(folder) and fs.ls(folder):
+        raise ExportRefused(f"{to} is not empty. Name a folder that does not exist yet")
+    training_set, pool = pool_of_training_set(lake, name)
+    kept = kept_ids(lake.parts(training_set))
+    fs.makedirs(folder, exist_ok=True)
+    taken = np.zeros(len(kept), np.bool_)
+    sizes = [_write(fs, f"{folder}/part-{uuid.uuid4().hex}.parquet", part, kept, taken) for s in pool for part in lake.parts(s)]
+    written = [size for size in sizes if size]
+    return ExportDocument(dataset=name, to=to, n_rows=int(taken.sum()), n_files=len(written), n_bytes=sum(written))
+
+
+def _write(fs: object, path: str, part: Part, kept: I64, taken: np.ndarray) -> int:
+    """Write the kept records of one file that no earlier file gave; returns the bytes written, 0 if there are none."""
+    batches = list(_kept(part, kept, taken))
+    batches = _kept(part, kept, taken)
+    first = next(batches, None)
+    if first is None:
+        return 0
+    with fs.open(path, "wb") as sink, pq.ParquetWriter(sink, part.schema, compression="zstd") as writer:  # type: ignore[attr-defined]
+        writer.write_batch(first)
+        for batch in batches:
+            writer.write_batch(batch)
+    return int(fs.info(path)["size"])  # type: ignore[attr-defined]
+
+
+def _kept(part: Part, kept: I64, taken: np.ndarray) -> Iterator[pa.RecordBatch]:
+    for batch in read_part(part):
+        ids = np.asarray(batch.column("row_id"))
+        _, first = np.unique(ids, return_index=True)
+        once = np.zeros(len(ids), np.bool_)
+        once[first] = True
+        place = np.minimum(np.searchsorted(kept, ids), max(0, len(kept) - 1))
+        wanted = once & (kept[place] == ids) & ~taken[place] if len(kept) else np.zeros(len(ids), np.bool_)
+        taken[place[wanted]] = True
+        if wanted.any():
+            yield batch.filter(pa.array(wanted))

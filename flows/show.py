@@ -1,0 +1,237 @@
+"""Results as documents (for --json) and as short texts (for people). Tables are drawn by rich."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+
+from flows import documents as d
+
+if TYPE_CHECKING:
+    from flows.curate import Curated
+    from flows.forget import Forgotten
+    from tasks.dedup.task import DedupResult
+    from tasks.ingest.task import IngestedTable
+    from tasks.prune.task import PruneResult
+    from tasks.select.task import SelectResult
+    from tasks.train.task import TrainResult
+
+
+# --- documents --------------------------------------------------------------------------------------------------------
+
+
+def ingested(tables: tuple[IngestedTable, ...]) -> d.IngestDocument:
+    return d.IngestDocument(tables=[d.Ingested.model_validate(t) for t in tables])
+
+
+def deduped(result: DedupResult) -> d.DedupDocument:
+    return d.DedupDocument(
+        n_tables=result.n_tables,
+        edges=[d.Edge.model_validate(e) for e in result.edges],
+        plan=[d.PlanRow(table=p.table, action=p.action, bytes=p.n_bytes, parent=p.parent, reason=p.reason) for p in result.plan],
+        bytes_read=result.bytes_read,
+        seconds=result.seconds,
+        found=result.found,
+        listed_apart=list(result.listed_apart),
+        settled=dict(result.settled),
+    )
+
+
+def selected(result: SelectResult | None, name: str) -> d.SelectDocument:
+    if result is None:
+        return d.SelectDocument(dataset=name, n_raw=0, n_kept=0, kl_reduction=0.0, seconds=0.0)
+    return d.SelectDocument(
+        dataset=result.dataset,
+        n_raw=result.n_raw,
+        n_kept=result.n_kept,
+        kl_reduction=result.kl_reduction,
+        seconds=result.seconds,
+        found=result.found,
+        random_kl_reduction=result.random_kl_reduction,
+        effective_sample_size=result.effective_sample_size,
+        length_correlation=result.length_correlation,
+        version=result.snapshot.version,
+        digest=result.snapshot.digest,
+    )
+
+
+def pruned(result: PruneResult) -> d.PruneDocument:
+    return d.PruneDocument(
+        dataset=result.dataset,
+        method=result.method,
+        n_in=result.n_in,
+        n_kept=result.n_kept,
+        n_holdout=result.n_holdout,
+        n_control=result.n_control,
+        found=result.found,
+        seconds=result.seconds,
+        version=result.snapshot.version,
+        digest=result.snapshot.digest,
+    )
+
+
+def curated(result: Curated) -> d.CurateDocument:
+    return d.CurateDocument(
+        dataset=result.dataset,
+        ingest=ingested(result.ingest),
+        dedup=deduped(result.dedup),
+        select=selected(result.select, result.dataset) if result.select else None,
+        prune=pruned(result.prune),
+        left_out=result.left_out,
+        seconds=result.seconds,
+    )
+
+
+def trained(result: TrainResult) -> d.TrainDocument:
+    return d.TrainDocument.model_validate(result)
+
+
+def forgotten(result: Forgotten | None) -> d.ForgetDocument:
+    if result is None:
+        return d.ForgetDocument(requests=[])
+    tables = [t.table for t in result.erased.tables if t.n_erased]
+    return d.ForgetDocument(
+        requests=[
+            d.Forgotten(
+                request_id=c.request_id,
+                certificate=str(c.path),
+                rows_erased=result.erased.n_rows,
+                tables=[t.removeprefix("records/") for t in tables],
+                shards_retrained=result.redone.n_shards_retrained,
+                residue_hits=c.residue_hits,
+            )
+            for c in result.certificates
+        ]
+    )
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+def text(document: BaseModel) -> None:
+    """Print a document for a person, on stdout."""
+    console = Console(highlight=False, soft_wrap=True)
+    for line in _TEXTS[type(document)](document):
+        console.print(line)
+
+
+def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns.split():
+        table.add_column(name.replace("_", " "), justify="left" if name in _TEXTUAL else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else str(v) for v in row))
+    return table
+
+
+_TEXTUAL = set("table digest child parent step action reason dataset model request state shard metric what at".split())
+
+
+def _found(found: bool, seconds: float) -> str:
+    return "found, not run again" if found else f"{seconds:.1f} s"
+
+
+def _short(digest: str) -> str:
+    return digest.rsplit(":", maxsplit=1)[-1][:12]
+
+
+def _ingest(doc: d.IngestDocument) -> list[Any]:
+    rows = [(t.name, t.rows, t.quarantined, t.files, t.version, _short(t.digest), _found(t.found, t.seconds)) for t in doc.tables]
+    shown = rows if len(rows) <= 60 else rows[:50]
+    more = [f"... and {len(rows) - 50} more tables"] if len(rows) > 60 else []
+    return [_table("table rows quarantined files version digest what", shown), *more]
+
+
+def _dedup(doc: d.DedupDocument) -> list[Any]:
+    kind = {(True, True): "every row, with its copies", (True, False): "every row"}
+    edges = [(e.child, e.parent, kind.get((e.set, e.multiset), f"{e.fraction:.3f}"), e.step) for e in doc.edges]
+    acts = [(p.table, p.action, p.bytes, p.parent, p.reason) for p in doc.plan if p.action != "keep"]
+    head = f"{doc.n_tables} tables, {len(edges)} containments, {doc.bytes_read:,} bytes read; {_found(doc.found, doc.seconds)}"
+    plan = [_table("table action bytes parent reason", acts), "Nothing was removed."] if acts else ["The plan keeps every table."]
+    return [head, _table("child parent what step", edges[:60]), *plan]
+
+
+def _select(doc: d.SelectDocument) -> list[Any]:
+    if not doc.n_raw:
+        return [f"dataset {doc.dataset}: no target, no selection"]
+    random = "" if doc.random_kl_reduction is None else f" (random choice: {doc.random_kl_reduction:+.4f})"
+    said = f"kept {doc.n_kept:,} of {doc.n_raw:,} records; kl_reduction {doc.kl_reduction:+.4f}{random}"
+    return [f"select {doc.dataset}: {said}; {_found(doc.found, doc.seconds)}"]
+
+
+def _prune(doc: d.PruneDocument) -> list[Any]:
+    said = f"kept {doc.n_kept:,} of {doc.n_in:,} records by {doc.method}; {doc.n_holdout:,} held out, {doc.n_control:,} in the control"
+    return [f"prune {doc.dataset}: {said}; {_found(doc.found, doc.seconds)}"]
+
+
+def _curate(doc: d.CurateDocument) -> list[Any]:
+    left_out = [f"left out {child}: contained in {parent}" for child, parent in doc.left_out.items()]
+    chosen = _select(doc.select) if doc.select else []
+    return [*_ingest(doc.ingest), *_dedup(doc.dedup), *left_out, *chosen, *_prune(doc.prune)]
+
+
+def _train(doc: d.TrainDocument) -> list[Any]:
+    rows = [(str(s.shard), _short(s.digest), "found" if s.found else "trained") for s in doc.shards]
+    metrics = [(name, f"{value:.4f}") for name, value in sorted(doc.metrics.items())]
+    head = f"model {doc.model} version {doc.version}, digest {_short(doc.digest)}; {_found(doc.found, doc.seconds)}"
+    return [head, _table("shard digest what", rows), _table("metric value", metrics)]
+
+
+def _forget(doc: d.ForgetDocument) -> list[Any]:
+    if not doc.requests:
+        return ["no deletion request is open"]
+    rows = [
+        (r.request_id, r.rows_erased, ", ".join(r.tables), r.shards_retrained, r.residue_hits, r.certificate)
+        for r in doc.requests
+    ]
+    return [_table("request rows_erased table shards_retrained residue_hits what", rows)]
+
+
+def _verify(doc: d.VerifyDocument) -> list[Any]:
+    return ["valid"] if doc.valid else ["NOT VALID", *doc.problems]
+
+
+def _status(doc: d.StatusDocument) -> list[Any]:
+    return [
+        _table("table rows version digest", [(t["name"], t["rows"], t["version"], _short(t["digest"])) for t in doc.tables]),
+        _table("dataset records kept version", [(s["name"], s["n_records"], s["n_kept"], s["version"]) for s in doc.datasets]),
+        _table("model version digest state", [(m["name"], m["version"], _short(m["digest"]), m["state"]) for m in doc.models]),
+        _table("request state at", [(r["request_id"], r["state"], r["at"]) for r in doc.requests]),
+    ]
+
+
+def _demo(doc: d.DemoDocument) -> list[Any]:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("step", "what it did", "seconds"):
+        table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
+    for step in doc.steps:
+        table.add_row(step.step, step.what, f"{step.seconds:.1f}")
+    return [table]
+
+
+_TEXTS: dict[type[BaseModel], Callable[[Any], list[Any]]] = {
+    d.InitDocument: lambda doc: [f"wrote {doc.config}; edit it, then run: lethe ingest"],
+    d.IngestDocument: _ingest,
+    d.DedupDocument: _dedup,
+    d.SelectDocument: _select,
+    d.PruneDocument: _prune,
+    d.CurateDocument: _curate,
+    d.TrainDocument: _train,
+    d.ForgetDocument: _forget,
+    d.VerifyDocument: _verify,
+    d.StatusDocument: _status,
+    d.ExportDocument: lambda doc: [
+        f"wrote {doc.n_rows:,} records of {doc.dataset} to {doc.to} ({doc.n_files} files, {doc.n_bytes:,} bytes)"
+    ],
+    d.UpDocument: lambda doc: [
+        f"Prefect  {doc.prefect}",
+        f"MLflow   {doc.mlflow}",
+        "deployments: " + ", ".join(doc.deployments),
+        "Ctrl-C stops them all",
+    ],
+    d.DemoDocument: _demo,
+}

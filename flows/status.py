@@ -1,0 +1,42 @@
+"""What a lake holds, read without Prefect and without taking its lock."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from flows.documents import StatusDocument
+from flows.workspace import RECORDS
+from infra.lake import Lake
+from infra.settings import load_settings
+from tasks.forget.task import request_states
+from tasks.train.task import registered_versions
+
+
+def status_of(config: Path) -> StatusDocument:
+    """Tables, datasets, models and deletion requests, each with its newest version."""
+    settings = load_settings(config)
+    lake = Lake.open(settings)
+    return StatusDocument(
+        tables=[_table(lake, name) for name in lake.tables("records")],
+        datasets=[_dataset(lake, name) for name in lake.tables("training_set")],
+        models=[{"name": name, **version} for name in sorted(settings.models) for version in registered_versions(settings, name)],
+        requests=request_states(settings),
+    )
+
+
+def _table(lake: Lake, table: str) -> dict[str, Any]:
+    snapshot = lake.snapshot(table)
+    return {"name": table.removeprefix(RECORDS), "rows": snapshot.n_rows, "version": snapshot.version, "digest": snapshot.digest}
+
+
+def _dataset(lake: Lake, table: str) -> dict[str, Any]:
+    snapshot = lake.snapshot(table)
+    summary = lake.lineage(snapshot).summary
+    return {
+        "name": table.split("/", 1)[1],
+        "n_records": snapshot.n_rows,
+        "n_kept": summary.get("n_kept", 0),
+        "version": snapshot.version,
+        "digest": snapshot.digest,
+    }

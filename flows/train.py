@@ -1,0 +1,44 @@
+"""training set -> shard models -> one registered ensemble."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from flows.workspace import RECORDS, Workspace, opened
+from infra.contracts import LetheError, Snapshot
+from infra.lake import Lake
+from tasks.train.task import TrainResult
+from tasks.train.task import train as train_model
+
+
+class NotCurated(LetheError):
+    """A model or an export is asked for before its training set is there."""
+
+
+@flow(name="train", persist_result=False, validate_parameters=False)
+def train(names: list[str] | None = None, config: str = "lethe.toml") -> tuple[TrainResult, ...]:
+    """Train the named models (all of lethe.toml, if None) on their newest training sets; unchanged shards are found."""
+    with opened(config) as work:
+        return tuple(train_again(work, name) for name in names or sorted(work.settings.models))
+
+
+def train_again(work: Workspace, name: str) -> TrainResult:
+    """Train inside a workspace that is already open, on the pool that the training set was decided on."""
+    training_set, pool = pool_of_training_set(work.lake, work.settings.model(name).dataset)
+    return train_model(work.settings, name, pool, training_set, scheduler=work.scheduler)
+
+
+def pool_of_training_set(lake: Lake, dataset: str) -> tuple[Snapshot, tuple[Snapshot, ...]]:
+    """The newest training set of a dataset and the record tables it was decided on. Raises `NotCurated`."""
+    table = f"training_set/{dataset}"
+    if not lake.exists(table):
+        raise NotCurated(f"dataset {dataset} has no training set yet. Run: lethe curate {dataset}")
+    training_set = lake.snapshot(table)
+    inputs = lake.lineage(training_set).inputs
+    return training_set, tuple(_newest(lake, s) for s in inputs if s.table.startswith(RECORDS))
+
+
+def _newest(lake: Lake, snapshot: Snapshot) -> Snapshot:
+    """The latest version with the same rows: the one decided on may have been purged since, its rows may not."""
+    latest = lake.snapshot(snapshot.table)
+    return latest if latest.digest == snapshot.digest else snapshot

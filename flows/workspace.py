@@ -1,0 +1,41 @@
+"""What every flow opens: the settings, the lake with its lock, and the address of a cluster sized for the work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.cluster import cluster
+from infra.contracts import Snapshot
+from infra.lake import Lake
+from infra.settings import Settings, load_settings
+from tasks.ingest.sources import raw_bytes
+
+RECORDS = "records/"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """An open lake during one flow run. `scheduler` is None when the work is done in this process."""
+
+    settings: Settings
+    lake: Lake
+    scheduler: str | None
+
+    def records(self, names: Iterable[str]) -> tuple[Snapshot, ...]:
+        """Snapshots of record tables by their names in lethe.toml."""
+        return tuple(self.lake.snapshot(RECORDS + name) for name in names)
+
+    def all_records(self) -> tuple[Snapshot, ...]:
+        return tuple(self.lake.snapshot(name) for name in self.lake.tables("records"))
+
+
+@contextmanager
+def opened(config: str | Path, *, tables: Iterable[str] | None = None) -> Iterator[Workspace]:
+    """Open the lake for writing; one writer a machine at a time. `tables` bounds the work by which the cluster is sized."""
+    settings = load_settings(config)
+    lake = Lake.open(settings)
+    with lake.writing(), cluster(settings, n_bytes=raw_bytes(settings, tables)) as scheduler:
+        yield Workspace(settings, lake, scheduler)

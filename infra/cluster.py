@@ -1,0 +1,148 @@
+"""Where the work runs: this process, a local Dask cluster, CUDA workers, or a scheduler that is already there.
+
+A flow opens one cluster and passes its address on; a task connects to the address. Tiny work stays in the process: a local
+cluster takes seconds to start. The only importer of dask_cuda.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import dask
+from distributed import Client, LocalCluster, as_completed
+from distributed.diagnostics import nvml
+
+from infra.contracts import LetheError
+from infra.settings import ClusterSettings, Settings
+
+_LOG = logging.getLogger("lethe.cluster")
+_T = TypeVar("_T")
+
+_DASK = {
+    # The default is to wait for ever for workers that will not come.
+    "distributed.scheduler.no-workers-timeout": "120s",
+    "distributed.scheduler.allowed-failures": 3,
+    # Spilled partitions would leave records on local disks: spilling is off, the memory bound is the partition's.
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+}
+
+
+class ClusterError(LetheError):
+    """The cluster that the settings ask for cannot be had."""
+
+
+class Workers(Protocol):
+    """Something that maps a picklable function over items."""
+
+    def map(
+        self, fn: Callable[..., _T], items: Sequence[Any], *common: Any, progress: Callable[[int, int], None] | None = None
+    ) -> list[_T]:
+        """fn(item, *common) for every item, results in the order of the items. `fn` may run more than once for one item."""
+        ...
+
+
+class _Here:
+    def map(
+        self, fn: Callable[..., _T], items: Sequence[Any], *common: Any, progress: Callable[[int, int], None] | None = None
+    ) -> list[_T]:
+        results = list[_T]()
+        for item in items:
+            results.append(fn(item, *common))
+            if progress is not None:
+                progress(len(results), len(items))
+        return results
+
+
+class _Remote:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def map(
+        self, fn: Callable[..., _T], items: Sequence[Any], *common: Any, progress: Callable[[int, int], None] | None = None
+    ) -> list[_T]:
+        shared = [self._client.scatter(value, broadcast=True, hash=False) if _is_big(value) else value for value in common]
+        futures = [self._client.submit(fn, item, *shared, pure=False) for item in items]
+        for done, _ in enumerate(as_completed(futures), 1):
+            if progress is not None:
+                progress(done, len(futures))
+        return list(self._client.gather(futures))
+
+
+def _is_big(value: Any) -> bool:
+    return getattr(value, "nbytes", 0) > 1 << 16
+
+
+@contextmanager
+def connect(scheduler: str | None) -> Iterator[Workers]:
+    """The workers behind a scheduler's address; None is this process."""
+    if scheduler is None:
+        yield _Here()
+        return
+    with dask.config.set(_DASK), Client(scheduler, set_as_default=False, timeout="30s") as client:
+        yield _Remote(client)
+
+
+@contextmanager
+def cluster(settings: Settings, *, n_bytes: int) -> Iterator[str | None]:
+    """The address of a scheduler for work over `n_bytes` of data; None means that this process does it.
+
+    `[cluster] scheduler` (or LETHE_SCHEDULER) names one that runs already; else CUDA workers where GPUs are (`device`), else
+    local processes when the work is worth their start.
+    """
+    wanted = settings.cluster
+    if wanted.scheduler is not None:
+        yield wanted.scheduler
+    elif _wants_gpu(wanted):
+        with dask.config.set(_DASK), _cuda_cluster() as address:
+            yield address
+    elif n_bytes < wanted.local_bytes or _n_workers(wanted) < 2:
+        yield None
+    else:
+        with dask.config.set(_DASK), _local_cluster(wanted) as address:
+            yield address
+
+
+def _n_workers(wanted: ClusterSettings) -> int:
+    return wanted.n_workers or len(os.sched_getaffinity(0))
+
+
+def n_gpus() -> int:
+    """How many CUDA devices NVML sees; 0 where there is none."""
+    return int(nvml.device_get_count())
+
+
+def _wants_gpu(wanted: ClusterSettings) -> bool:
+    if wanted.device == "cpu":
+        return False
+    found = n_gpus()
+    if wanted.device == "gpu" and found == 0:
+        raise ClusterError('cluster.device = "gpu", and no GPU is visible here. Set device = "auto" or "cpu"')
+    return found > 0
+
+
+@contextmanager
+def _local_cluster(wanted: ClusterSettings) -> Iterator[str]:
+    with LocalCluster(
+        n_workers=_n_workers(wanted),
+        threads_per_worker=1,
+        memory_limit=wanted.worker_memory,
+        host="127.0.0.1",
+        dashboard_address=None,
+    ) as local:
+        _LOG.info("local Dask cluster of %d workers", _n_workers(wanted))
+        yield str(local.scheduler_address)
+
+
+@contextmanager
+def _cuda_cluster() -> Iterator[str]:
+    try:
+        from dask_cuda import LocalCUDACluster  # noqa: PLC0415 - it cannot be imported without the gpu extra
+    except ImportError as error:
+        raise ClusterError(f"a GPU is here but dask-cuda is not ({error}). Install the extra: pip install '.[gpu]'") from error
+    with LocalCUDACluster(threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as gpus:
+        yield str(gpus.scheduler_address)

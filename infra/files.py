@@ -1,0 +1,221 @@
+"""One Parquet file at a time, in a folder or on s3://: written once under a unique name, read in bounded memory.
+
+Arguments are small and picklable, so that workers need nothing but them. The name of a data file says its row count's digest and
+its source: `part-<uuid>-<source>-<n rows>-<digest>.parquet`; both are keyed hashes and tell nothing without the lake's secret.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import math
+import os
+import re
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from infra.contracts import DataFile, LetheError
+from infra.ids import Digest
+from infra.rowhash import row_hashes
+
+ROW_GROUP_BYTES = 8 << 20
+ROW_GROUP_ROWS = 65_536
+_NAME = re.compile(r"part-[0-9a-f]{32}-([0-9a-f]{16}|0)-(\d+)-([0-9a-f]{32})\.parquet$")
+
+
+class MissingFile(LetheError):
+    """A data file that the log names is not there."""
+
+
+@dataclass(frozen=True, repr=False)
+class Folder:
+    """Where a worker writes data files: a table's folder, and the key of its row hashes."""
+
+    uri: str
+    row_key: bytes
+
+    def __repr__(self) -> str:
+        return f"Folder({self.uri!r})"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One data file to read, with the table's schema to read it as."""
+
+    uri: str
+    file: DataFile
+    schema: pa.Schema
+
+
+def filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec filesystem of a URI and the path in it. Listings are never cached: other writers move under us."""
+    options = {"use_listings_cache": False} if uri.startswith(("s3://", "s3a://")) else {}
+    fs, path = fsspec.core.url_to_fs(uri, **options)
+    return fs, str(path)
+
+
+def source_key(uri: str) -> str:
+    """16 hex characters that stand for a raw file in data file names."""
+    return hashlib.sha256(uri.encode()).hexdigest()[:16]
+
+
+def parse_name(path: str) -> tuple[Digest, str] | None:
+    """(digest, source key) that a data file's name tells; None for a name that Lethe did not give."""
+    match = _NAME.search(path)
+    if match is None:
+        return None
+    return Digest(int(match[2]), int(match[3], 16)), "" if match[1] == "0" else match[1]
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_part(
+    folder: Folder,
+    batches: Iterable[pa.RecordBatch],
+    schema: pa.Schema,
+    *,
+    source: str = "",
+    stats: Sequence[str] = (),
+    digest_columns: Sequence[str] | None = None,
+) -> DataFile:
+    """Write batches as one uniquely named zstd Parquet file and describe it.
+
+    The digest covers `digest_columns` (all, if None). Exact bounds and null counts of the `stats` columns go to the table's log:
+    name no column there that may hold personal data. The file is on disk when this returns, and invisible until a commit names
+    it.
+    """
+    columns = list(schema.names if digest_columns is None else digest_columns)
+    bounds = {name: _Bounds() for name in stats}
+    digest = Digest()
+    remote = _is_remote(folder.uri)
+    fs, path = filesystem(folder.uri.rstrip("/"))
+    place = Path(tempfile.gettempdir() if remote else path)
+    place.mkdir(parents=True, exist_ok=True)
+    draft = place / f"draft-{uuid.uuid4().hex}.parquet"
+    try:
+        with draft.open("wb") as sink, pq.ParquetWriter(sink, schema, compression="zstd", compression_level=1) as writer:
+            for group in _row_groups(batches, schema):
+                digest += Digest.of(row_hashes(group, columns, folder.row_key))
+                for name, bound in bounds.items():
+                    bound.update(group[name])
+                writer.write_table(group, row_group_size=max(1, group.num_rows))
+            writer.close()
+            sink.flush()
+            os.fsync(sink.fileno())
+        n_bytes = draft.stat().st_size
+        key = source_key(source) if source else ""
+        name = f"part-{uuid.uuid4().hex}-{key or '0'}-{digest.n_rows}-{digest.total:032x}.parquet"
+        if remote:
+            fs.put_file(str(draft), f"{path}/{name}")
+        else:
+            draft.rename(place / name)
+    finally:
+        draft.unlink(missing_ok=True)
+    described = {name: bound.as_json() for name, bound in bounds.items()}
+    return DataFile(name, digest.n_rows, n_bytes, str(digest), described, key)
+
+
+def _is_remote(uri: str) -> bool:
+    return "://" in uri and not uri.startswith("file://")
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterator[pa.Table]:
+    """Batches joined into row groups of bounded bytes, cast to the schema and free of dictionaries (they would keep erased
+    values).
+    """
+    held: list[pa.RecordBatch] = []
+    n_rows = n_bytes = 0
+    for whole in batches:
+        for start in range(0, whole.num_rows, ROW_GROUP_ROWS):
+            batch = whole.slice(start, ROW_GROUP_ROWS)
+            if held and (n_rows + batch.num_rows > ROW_GROUP_ROWS or n_bytes + batch.nbytes > ROW_GROUP_BYTES):
+                yield pa.Table.from_batches(held).select(schema.names).cast(schema)
+                held, n_rows, n_bytes = [], 0, 0
+            held.append(batch)
+            n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + batch.nbytes
+    if held:
+        yield pa.Table.from_batches(held).select(schema.names).cast(schema)
+
+
+class _Bounds:
+    """Running exact minimum, maximum and null count of one column; unbounded as soon as NaN or an infinity is seen."""
+
+    def __init__(self) -> None:
+        self.low: Any = None
+        self.high: Any = None
+        self.n_nulls = 0
+        self.bounded = True
+
+    def update(self, column: pa.ChunkedArray) -> None:
+        self.n_nulls += column.null_count
+        if pa.types.is_floating(column.type):
+            finite = pc.all(pc.is_finite(column), skip_nulls=True).as_py()
+            self.bounded = self.bounded and finite is not False
+        if not self.bounded:
+            return
+        found = pc.min_max(column).as_py()
+        if found["min"] is not None:
+            self.low = found["min"] if self.low is None else min(self.low, found["min"])
+            self.high = found["max"] if self.high is None else max(self.high, found["max"])
+
+    def as_json(self) -> dict[str, Any]:
+        bounds = {"min": _plain(self.low), "max": _plain(self.high)} if self.bounded and self.low is not None else {}
+        return {**bounds, "n_nulls": self.n_nulls}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.isoformat(timespec="microseconds")
+    if isinstance(value, dt.date):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (int, float)) else str(value)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_part(part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """The rows of one file, a row group or less at a time, as the table's schema: absent columns are NULL, narrower types
+    widened.
+    """
+    wanted = part.schema if columns is None else pa.schema([part.schema.field(name) for name in columns])
+    fs, path = filesystem(part.uri)
+    try:
+        file = fs.open(path, "rb") if _is_remote(part.uri) else pa.memory_map(path)
+    except FileNotFoundError:
+        raise MissingFile(
+            f"data file {part.file.path} is gone; the table was purged or vacuumed. Read its snapshot again"
+        ) from None
+    with file, pq.ParquetFile(file) as parquet:
+        present = [name for name in wanted.names if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(ROW_GROUP_ROWS, columns=present, use_threads=False):
+            yield conform(batch, wanted)
+
+
+def read_part_table(part: Part, columns: Sequence[str] | None = None) -> pa.Table:
+    """All rows of one file as a table."""
+    wanted = part.schema if columns is None else pa.schema([part.schema.field(name) for name in columns])
+    return pa.Table.from_batches(read_part(part, columns), schema=wanted)
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """The batch with exactly the schema's columns and types: absent columns are NULL, types are cast without loss or refused."""
+    if batch.schema.equals(schema):
+        return batch
+    arrays = [
+        batch.column(field.name).cast(field.type) if field.name in batch.schema.names else pa.nulls(batch.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)

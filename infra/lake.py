@@ -1,0 +1,477 @@
+"""The catalogue: Delta tables by name, their snapshots, and one atomic commit a stage. The only importer of deltalake.
+
+Workers write Parquet files; the driver makes them visible with one commit that carries the lineage (input snapshots, parameters,
+code, output digest). A killed writer leaves files that no log names; `purge` and `vacuum` collect them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import random
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import Schema as DeltaSchema
+from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
+from filelock import FileLock
+
+from infra.contracts import CommitConflict, DataFile, LetheError, Lineage, Snapshot, StaleSnapshot, UnknownTable
+from infra.files import Folder, Part, filesystem, parse_name, read_part_table
+from infra.ids import Digest, Keys, key_of
+from infra.secret import load_keys
+from infra.settings import Settings
+
+_META = "lethe"
+_TRIES = 12
+_RETENTIONS = {"delta.logRetentionDuration": "interval 30 days", "delta.deletedFileRetentionDuration": "interval 7 days"}
+_KEPT_LOG = re.compile(r"^\d{20}\.(json|checkpoint(\.\d+\.\d+)?\.parquet)$")
+
+
+@dataclass(frozen=True)
+class PurgeReport:
+    """What a purge took away. Versions before `version` cannot be read any more."""
+
+    table: str
+    version_before: int
+    version: int
+    n_files_deleted: int
+    n_log_files_deleted: int
+
+
+def stage_key(stage: str, code: str, inputs: Sequence[Snapshot], params: dict[str, Any]) -> str:
+    """The identity of a stage's output: equal keys mean equal rows, so the stage need not run again (law 1)."""
+    return key_of(stage, code, [list(s.identity) for s in inputs], params)
+
+
+def code_digest(*module_names: str) -> str:
+    """SHA-256 over the source files of modules or packages: a stage whose code changed is run again."""
+    digest = hashlib.sha256()
+    for name in sorted(set(module_names)):
+        for path in _sources(name):
+            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _sources(module: str) -> list[Path]:
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(module)
+    origin = Path(spec.origin)
+    return sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
+
+
+class Lake:
+    """All tables under one root. Holds the root, the keys, and the lock that keeps writers of one machine apart."""
+
+    def __init__(self, root: str, keys: Keys, lock: FileLock) -> None:
+        self.root = root.rstrip("/")
+        self.keys = keys
+        self._lock = lock
+
+    @staticmethod
+    def open(settings: Settings) -> Lake:
+        settings.private_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = FileLock(str(settings.private_dir / "lake.lock"), is_singleton=True)
+        return Lake(settings.lake_uri, load_keys(settings.private_dir), lock)
+
+    # --- names -----------------------------------------------------------------------------------------------------------------
+
+    def uri(self, table: str) -> str:
+        """Where a table lies. Names come from outside (files, tickets): they cannot leave the lake."""
+        if not table or any(part in ("", ".", "..") for part in table.split("/")):
+            raise UnknownTable(f"{table!r} is not a table name")
+        return f"{self.root}/{table}"
+
+    def folder(self, table: str) -> Folder:
+        return Folder(self.uri(table), self.keys.row)
+
+    def exists(self, table: str) -> bool:
+        return DeltaTable.is_deltatable(self.uri(table), _storage(self.root))
+
+    def tables(self, prefix: str = "") -> list[str]:
+        """Names of all tables under a prefix, sorted."""
+        fs, root = filesystem(self.root)
+        start = f"{root}/{prefix}".rstrip("/")
+        found = list[str]()
+        for folder, folders, _files in fs.walk(start) if fs.exists(start) else ():
+            if "_delta_log" in folders:
+                found.append(str(folder)[len(root) + 1 :])
+        return sorted(found)
+
+    # --- snapshots -------------------------------------------------------------------------------------------------------------
+
+    def snapshot(self, table: str, version: int | None = None) -> Snapshot:
+        """The latest version of a table, or the one asked for. Raises `UnknownTable` or `StaleSnapshot`."""
+        delta = self._delta(table, version)
+        meta = _newest_meta(delta)
+        return Snapshot(table, delta.version(), meta["digest"], Digest.parse(meta["digest"]).n_rows)
+
+    def lineage(self, snapshot: Snapshot) -> Lineage:
+        """Why a snapshot exists, as the stage that committed it said."""
+        meta = _newest_meta(self._delta(snapshot.table, snapshot.version))
+        return _lineage_of(meta)
+
+    def find(self, table: str, key: str) -> Snapshot | None:
+        """A readable version that a stage with this key wrote; None if there is none."""
+        if not self.exists(table):
+            return None
+        delta = self._delta(table)
+        for entry in delta.history():
+            meta = _meta_of(entry)
+            if meta and meta["key"] == key:
+                return self._readable(table, int(entry["version"]), meta, delta)
+        return None
+
+    def _readable(self, table: str, version: int, meta: dict[str, Any], latest: DeltaTable) -> Snapshot | None:
+        newest = _newest_meta(latest)
+        if newest["commit"] == meta["commit"]:
+            return Snapshot(table, latest.version(), meta["digest"], Digest.parse(meta["digest"]).n_rows)
+        try:
+            old = self._delta(table, version)
+        except StaleSnapshot:
+            return None
+        fs, path = filesystem(self.uri(table))
+        if not all(fs.exists(f"{path}/{name}") for name in _paths(old)):
+            return None
+        return Snapshot(table, version, meta["digest"], Digest.parse(meta["digest"]).n_rows)
+
+    def schema(self, snapshot: Snapshot) -> pa.Schema:
+        return pa.schema(self._delta(snapshot.table, snapshot.version).schema().to_arrow())
+
+    def parts(self, snapshot: Snapshot) -> list[Part]:
+        """The files of a snapshot, ready to be read by workers; sorted by name."""
+        delta = self._delta(snapshot.table, snapshot.version)
+        schema = pa.schema(delta.schema().to_arrow())
+        return [Part(f"{self.uri(snapshot.table)}/{f.path}", f, schema) for f in _data_files(delta)]
+
+    def read(self, snapshot: Snapshot, columns: Sequence[str] | None = None) -> pa.Table:
+        """All rows of a snapshot: for small tables only."""
+        schema = self.schema(snapshot)
+        wanted = schema if columns is None else pa.schema([schema.field(name) for name in columns])
+        return pa.concat_tables([wanted.empty_table(), *(read_part_table(part, columns) for part in self.parts(snapshot))])
+
+    def _delta(self, table: str, version: int | None = None) -> DeltaTable:
+        try:
+            return DeltaTable(self.uri(table), version=version, storage_options=_storage(self.root))
+        except DeltaError as error:
+            if not self.exists(table):
+                raise UnknownTable(f"the lake has no table {table}; see: lethe status") from None
+            if version is None:
+                raise LetheError(f"{table} cannot be opened: {error}") from error
+            oldest = min((int(e["version"]) for e in self._delta(table).history()), default=0)
+            raise StaleSnapshot(
+                f"{table}@{version} is gone; the oldest readable version is {oldest}. Run the stage that writes it again"
+            ) from None
+
+    # --- commits ---------------------------------------------------------------------------------------------------------------
+
+    def commit(
+        self,
+        table: str,
+        schema: pa.Schema,
+        add: Sequence[DataFile],
+        *,
+        lineage: Lineage,
+        remove: Sequence[DataFile] | None = None,
+        overwrite: bool = False,
+        app_id: str | None = None,
+        expect: Snapshot | None = None,
+    ) -> Snapshot:
+        """Make written files visible, and removed ones invisible, in one commit.
+
+        `overwrite` replaces all rows; `app_id` makes a repeated commit a no-op; `expect` refuses if the rows moved since that
+        snapshot. Raises `CommitConflict` when a file to remove is gone or `expect` does not hold, `LetheError` when an added file
+        is not there or not whole. Files of other writers are never lost: the commit is planned again on every conflict.
+        """
+        self._check_files(table, add)
+        for attempt in range(_TRIES):
+            try:
+                return self._try_commit(table, schema, add, lineage, list(remove or ()), overwrite, app_id, expect)
+            except CommitFailedError as conflict:
+                if attempt == _TRIES - 1:
+                    raise CommitConflict(f"{table}: {_TRIES} commits in a row met another writer: {conflict}") from conflict
+                time.sleep(min(2.0, 0.02 * 2**attempt) * random.random())
+        raise AssertionError("unreachable")
+
+    def _try_commit(
+        self,
+        table: str,
+        schema: pa.Schema,
+        add: Sequence[DataFile],
+        lineage: Lineage,
+        remove: Sequence[DataFile],
+        overwrite: bool,
+        app_id: str | None,
+        expect: Snapshot | None,
+    ) -> Snapshot:
+        added = sum((Digest.parse(f.digest) for f in add), Digest())
+        if not self.exists(table):
+            _refuse_unless(expect is None and not remove, f"{table} does not exist")
+            return self._create(table, schema, add, _properties(lineage, added, app_id))
+        delta = self._delta(table)
+        if app_id is not None and delta.transaction_version(app_id) is not None:
+            return self.snapshot(table)
+        before = Digest.parse(_newest_meta(delta)["digest"])
+        _refuse_unless(expect is None or str(before) == expect.digest, f"{table} moved while it was being planned on")
+        removed = sum((Digest.parse(f.digest) for f in remove), Digest())
+        digest = added if overwrite else before + added - removed
+        actions = [*_adds(add), *_removes(delta, table, remove)]
+        if not overwrite and (missing := _new_columns(delta, schema)):
+            # New columns are a commit of their own: a crash between the two leaves a table with columns of NULLs, which hash as
+            # absent.
+            delta.alter.add_columns(missing, commit_properties=_carried(delta))
+            delta = self._delta(table)
+        mode = "overwrite" if overwrite else "append"
+        delta.create_write_transaction(actions, mode, schema, commit_properties=_properties(lineage, digest, app_id))
+        return self.snapshot(table)
+
+    def _create(self, table: str, schema: pa.Schema, add: Sequence[DataFile], properties: CommitProperties) -> Snapshot:
+        create_table_with_add_actions(
+            self.uri(table),
+            DeltaSchema.from_arrow(schema),
+            _adds(add),
+            mode="error",
+            configuration=_configuration(add),
+            storage_options=_storage(self.root),
+            commit_properties=properties,
+        )
+        return self.snapshot(table)
+
+    def _check_files(self, table: str, add: Sequence[DataFile]) -> None:
+        """A Delta commit does not look whether its files exist; a lost one would be found only by a reader."""
+        fs, path = filesystem(self.uri(table))
+        for file in add:
+            try:
+                size = int(fs.info(f"{path}/{file.path}")["size"])
+            except FileNotFoundError:
+                size = -1
+            if size != file.n_bytes:
+                raise LetheError(
+                    f"{table}: {file.path} was written with {file.n_bytes} bytes and now has {size}. Run the stage again"
+                )
+
+    # --- room to work in -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """A folder under `<lake>/_scratch/` for one stage's parts; removed at the end."""
+        uri = f"{self.root}/_scratch/{uuid.uuid4().hex}"
+        fs, path = filesystem(uri)
+        fs.makedirs(path, exist_ok=True)
+        try:
+            yield uri
+        finally:
+            if fs.exists(path):
+                fs.rm(path, recursive=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Keep this machine's other writers out: purging must not meet files that are written and not yet committed."""
+        with self._lock:
+            yield
+
+    # --- purging ---------------------------------------------------------------------------------------------------------------
+
+    def purge(self, tables: Sequence[str]) -> list[PurgeReport]:
+        """Give up the history of tables: old files, old log entries, and everything no log names. Current rows stay as they are.
+
+        The order matters (vacuum before log clean-up, or the log forgets which files to delete), and the retention clocks count
+        whole seconds. Only call it with `writing()` held.
+        """
+        before = {table: self._delta(table).version() for table in tables}
+        for table in tables:
+            zero = dict.fromkeys(_RETENTIONS, "interval 0 seconds")
+            delta = self._delta(table)
+            delta.alter.set_table_properties(zero, commit_properties=_carried(delta))
+        if tables:
+            time.sleep(1.1)
+        files = {table: self._vacuum(table) for table in tables}
+        logs = {table: self._clean_log(table) for table in tables}
+        return [PurgeReport(t, before[t], self._delta(t).version(), files[t], logs[t]) for t in tables]
+
+    def _vacuum(self, table: str) -> int:
+        fs, path = filesystem(self.uri(table))
+        n_before = len(fs.find(path))
+        for full in (False, True):
+            delta = self._delta(table)
+            delta.vacuum(0, dry_run=False, enforce_retention_duration=False, full=full, commit_properties=_carried(delta))
+        keep = set(_paths(self._delta(table)))
+        for found in fs.find(path):
+            name = str(found)[len(path) + 1 :]
+            if not name.startswith("_delta_log/") and name not in keep:
+                fs.rm_file(found)
+        return max(0, n_before - len(fs.find(path)))
+
+    def _clean_log(self, table: str) -> int:
+        fs, path = filesystem(self.uri(table))
+        log = f"{path}/_delta_log"
+        n_before = len(fs.find(log))
+        delta = self._delta(table)
+        version = delta.version()
+        delta.create_checkpoint()
+        delta.cleanup_metadata()
+        for found in fs.find(log):
+            name = str(found)[len(log) + 1 :]
+            if name != "_last_checkpoint" and not (_KEPT_LOG.match(name) and int(name[:20]) >= version):
+                fs.rm_file(found)
+        _remove_empty_folders(path)
+        delta = self._delta(table)
+        delta.alter.set_table_properties(_RETENTIONS, commit_properties=_carried(delta))
+        return max(0, n_before - len(fs.find(log)))
+
+    def clear_scratch(self) -> int:
+        """Remove what killed runs left under `_scratch/`; returns how many files. Only call it with `writing()` held."""
+        fs, path = filesystem(f"{self.root}/_scratch")
+        if not fs.exists(path):
+            return 0
+        n_files = len(fs.find(path))
+        fs.rm(path, recursive=True)
+        return n_files
+
+
+# --- what a commit says -----------------------------------------------------------------------------------------------
+
+
+def _properties(lineage: Lineage, digest: Digest, app_id: str | None) -> CommitProperties:
+    meta = {**asdict(lineage), "digest": str(digest), "commit": uuid.uuid4().hex}
+    transactions = [Transaction(app_id, 1)] if app_id is not None else None
+    # No silent retries: the digest in the commit holds only for the version it was planned on.
+    return CommitProperties({_META: json.dumps(meta, sort_keys=True)}, max_commit_retries=0, app_transactions=transactions)
+
+
+def _carried(delta: DeltaTable) -> CommitProperties:
+    """The newest lineage again, for commits that change no row, so that the latest version always tells its digest."""
+    return CommitProperties({_META: json.dumps(_newest_meta(delta), sort_keys=True)})
+
+
+def _meta_of(entry: dict[str, Any]) -> dict[str, Any] | None:
+    text = entry.get(_META)
+    return json.loads(text) if isinstance(text, str) else None
+
+
+def _newest_meta(delta: DeltaTable) -> dict[str, Any]:
+    for limit in (1, 8, None):
+        for entry in delta.history(limit):
+            if meta := _meta_of(entry):
+                return meta
+    raise LetheError(f"{delta.table_uri} was not written by Lethe: its log carries no digest")
+
+
+def _lineage_of(meta: dict[str, Any]) -> Lineage:
+    inputs = tuple(Snapshot(**s) for s in meta["inputs"])
+    return Lineage(meta["stage"], meta["key"], meta["code"], inputs, meta["params"], meta["summary"])
+
+
+def _refuse_unless(condition: bool, message: str) -> None:
+    if not condition:
+        raise CommitConflict(f"{message}. Run the command again")
+
+
+def _configuration(add: Sequence[DataFile]) -> dict[str, str | None]:
+    """Table properties: no deletion vectors (erased rows would stay readable under them), no bounds but those that the writer
+    named.
+    """
+    named = sorted({column for file in add for column in file.stats if "`" not in column})
+    skipping = (
+        {"delta.dataSkippingStatsColumns": ",".join(f"`{c}`" for c in named)}
+        if named
+        else {"delta.dataSkippingNumIndexedCols": "0"}
+    )
+    return {"delta.enableDeletionVectors": "false", **skipping}
+
+
+# --- files in the log -------------------------------------------------------------------------------------------------
+
+
+def _paths(delta: DeltaTable) -> list[str]:
+    return [str(p) for p in pa.table(delta.get_add_actions(flatten=True)).column("path").to_pylist()]
+
+
+def _data_files(delta: DeltaTable) -> list[DataFile]:
+    actions = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+    return sorted((_data_file(action) for action in actions), key=lambda f: f.path)
+
+
+def _data_file(action: dict[str, Any]) -> DataFile:
+    named = parse_name(action["path"])
+    digest, source = named if named else (Digest(int(action["num_records"] or 0), 0), "")
+    stats = dict[str, dict[str, Any]]()
+    for key, value in action.items():
+        what, _, column = key.partition(".")
+        if what in ("min", "max", "null_count") and value is not None:
+            stats.setdefault(column, {})["n_nulls" if what == "null_count" else what] = _json_value(value)
+    return DataFile(action["path"], digest.n_rows, int(action["size_bytes"]), str(digest), stats, source)
+
+
+def _json_value(value: Any) -> Any:
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _adds(files: Sequence[DataFile]) -> list[AddAction]:
+    now = int(time.time() * 1000)
+    return [AddAction(f.path, f.n_bytes, {}, now, True, _delta_stats(f)) for f in files]
+
+
+def _delta_stats(file: DataFile) -> str:
+    """Bounds in the log are numbers and ISO times; decimals, whose log form loses digits, stay out."""
+    bounded = {c: s for c, s in file.stats.items() if s.get("min") is not None and _loggable(s["min"])}
+    stats = {
+        "numRecords": file.n_rows,
+        "minValues": {c: s["min"] for c, s in bounded.items()},
+        "maxValues": {c: s["max"] for c, s in bounded.items()},
+        "nullCount": {c: s["n_nulls"] for c, s in file.stats.items()},
+    }
+    return json.dumps(stats)
+
+
+def _loggable(value: Any) -> bool:
+    return isinstance(value, (int, float)) or (isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d", value) is not None)
+
+
+def _removes(delta: DeltaTable, table: str, files: Sequence[DataFile]) -> list[RemoveAction]:
+    active = set(_paths(delta))
+    for file in files:
+        _refuse_unless(file.path in active, f"{table}: a file to be replaced is no longer part of the table")
+    now = int(time.time() * 1000)
+    return [
+        RemoveAction(path=f.path, data_change=True, deletion_timestamp=now, size=f.n_bytes, partition_values={}) for f in files
+    ]
+
+
+def _new_columns(delta: DeltaTable, schema: pa.Schema) -> list[Any]:
+    """Columns to add before an append; a changed type cannot be appended and is refused."""
+    current = {f.name: f for f in delta.schema().fields}
+    coming = DeltaSchema.from_arrow(schema).fields
+    for field in coming:
+        if field.name in current and current[field.name].type != field.type:
+            raise LetheError(
+                f"{delta.table_uri}: column {field.name} is {current[field.name].type} and would become {field.type}; "
+                "rewrite the table with the wider type"
+            )
+    return [field for field in coming if field.name not in current]
+
+
+def _remove_empty_folders(path: str) -> None:
+    """Empty partition folders keep a value in their name. Object stores have no folders."""
+    if "://" in path or not os.path.isdir(path):
+        return
+    for folder in sorted(Path(path).rglob("*"), reverse=True):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def _storage(root: str) -> dict[str, str] | None:
+    """Credentials and endpoints come from the usual AWS variables; nothing of them is kept here."""
+    return None if "://" not in root else {}

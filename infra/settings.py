@@ -1,0 +1,292 @@
+"""lethe.toml and the environment, read once at the top and validated into one frozen `Settings`."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from infra.contracts import LetheError
+
+_T = TypeVar("_T")
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$")
+
+
+class ConfigError(LetheError):
+    """lethe.toml says something that cannot be meant; the message names the key and the line."""
+
+
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+Sources = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LakeSettings(_Strict):
+    root: str = "lake"
+    sample_rows: Annotated[int, Field(ge=1)] = 100_000
+
+
+class SubjectSettings(_Strict):
+    kind: str
+    column: str
+
+
+class TableSettings(_Strict):
+    source: Sources
+    subject: SubjectSettings | None = None
+    text: str | None = None
+    label: str | None = None
+
+
+class CollectionSettings(TableSettings):
+    """Every file that matches becomes a table of its own, named for its path."""
+
+
+class SelectSettings(_Strict):
+    keep_fraction: Fraction = 0.5
+    exact: bool = False
+    n_buckets: Annotated[int, Field(ge=64, le=1 << 24)] = 10_000
+    smoothing: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    normalize: bool = True
+    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    seed: int = 0
+
+
+class PruneSettings(_Strict):
+    method: Literal["density", "prototypes", "random", "none"] = "none"
+    keep_fraction: Fraction = 1.0
+    keep: Literal["hard", "easy"] = "hard"
+    n_clusters: Annotated[int, Field(ge=1, le=100_000)] = 64
+    seed: int = 0
+
+
+class DatasetSettings(_Strict):
+    pool: Sources
+    target: str | None = None
+    select: SelectSettings = SelectSettings()
+    prune: PruneSettings = PruneSettings()
+    holdout_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+
+class ModelSettings(_Strict):
+    dataset: str
+    kind: str
+    label: str
+    shards: Annotated[int, Field(ge=1, le=4096)] = 4
+    slices: Annotated[int, Field(ge=1, le=256)] = 4
+    epochs: Annotated[int, Field(ge=1)] = 4
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    control: bool = True
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _known_kind(self) -> ModelSettings:
+        if self.kind not in ("text", "tabular", "image") and not re.fullmatch(r"[\w.]+:\w+", self.kind):
+            raise ValueError(f"kind = {self.kind!r} is none of text, tabular, image, package.module:factory")
+        return self
+
+
+class ClusterSettings(_Strict):
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    scheduler: str | None = None
+    n_workers: Annotated[int, Field(ge=0)] = 0
+    worker_memory: str = "4GiB"
+    local_bytes: Annotated[int, Field(ge=0)] = 256 << 20
+
+
+class TrackingSettings(_Strict):
+    uri: str | None = None
+    artifacts: str | None = None
+    experiment: str = "lethe"
+    alias: str = "champion"
+
+
+class RetentionSettings(_Strict):
+    """The price book of the retention plan, in US dollars; change it to your provider's and date it."""
+
+    dated: str = "2026-11-01"
+    storage_gb_month: float = 0.023
+    read_gb: float = 0.0009
+    write_gb: float = 0.005
+    compute_gb: float = 0.005
+    accesses_per_month: float = 1.0
+    max_rebuild_s: float = 3600.0
+    rebuild_gb_s: float = 0.2
+    min_evidence_bits: float = 32.0
+
+
+class Settings(_Strict):
+    """Everything a stage may know. `home` is the folder of lethe.toml: relative paths are taken from it."""
+
+    home: Path
+    lake: LakeSettings = LakeSettings()
+    tables: dict[str, TableSettings] = {}
+    collections: dict[str, CollectionSettings] = {}
+    datasets: dict[str, DatasetSettings] = {}
+    models: dict[str, ModelSettings] = {}
+    cluster: ClusterSettings = ClusterSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    retention: RetentionSettings = RetentionSettings()
+
+    @property
+    def lake_uri(self) -> str:
+        """The lake's root: a URL as written, or an absolute folder."""
+        return resolve(self.home, self.lake.root)
+
+    @property
+    def private_dir(self) -> Path:
+        """Where the secret, the locks and the local servers' files lie: never in the lake."""
+        return self.home / ".lethe"
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.tracking.uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.home / 'tracking' / 'mlflow.db'}"
+
+    @property
+    def artifacts_uri(self) -> str:
+        return resolve(self.home, self.tracking.artifacts or "tracking/artifacts")
+
+    def plan_of(self, dataset: str) -> tuple[int, int]:
+        """(shards, slices) that the training set of a dataset is cut into: those of its models, which agree."""
+        for model in self.models.values():
+            if model.dataset == dataset:
+                return model.shards, model.slices
+        return 1, 1
+
+    def dataset(self, name: str) -> DatasetSettings:
+        return _pick(self.datasets, name, "dataset", "datasets")
+
+    def model(self, name: str) -> ModelSettings:
+        return _pick(self.models, name, "model", "models")
+
+    def table(self, name: str) -> TableSettings:
+        """The settings of a table, also of one that a collection made (exports/2024/jan belongs to [collections.exports])."""
+        if name in self.tables:
+            return self.tables[name]
+        parents = [c for c in self.collections if name.startswith(c + "/")]
+        if parents:
+            return self.collections[max(parents, key=len)]
+        return _pick(self.tables, name, "table", "tables")
+
+
+def _pick(known: dict[str, _T], name: str, noun: str, section: str) -> _T:
+    if name not in known:
+        raise ConfigError(
+            f"no {noun} {name!r} in lethe.toml; it has: {', '.join(sorted(known)) or 'none'}. Add [{section}.{name}]"
+        )
+    return known[name]
+
+
+def resolve(home: Path, location: str) -> str:
+    """A location as written in lethe.toml: URLs stay, paths are taken from the folder of lethe.toml."""
+    return location if "://" in location else str((home / Path(location).expanduser()).absolute())
+
+
+# --- what pydantic cannot see: names, and references from one section to another --------------------------------------
+
+_Complaint = tuple[list[str], str]
+
+
+def _complaints(settings: Settings) -> Iterator[_Complaint]:
+    yield from _bad_names(settings)
+    yield from _dangling(settings)
+    yield from _disagreeing(settings)
+
+
+def _bad_names(settings: Settings) -> Iterator[_Complaint]:
+    for section in ("tables", "collections", "datasets", "models"):
+        for name in getattr(settings, section):
+            if not NAME.match(name) or ".." in name:
+                yield [section, name], "a name is letters, digits, '_', '-', '.', with '/' between parts"
+
+
+def _dangling(settings: Settings) -> Iterator[_Complaint]:
+    def known(table: str) -> bool:
+        return table in settings.tables or any(table.startswith(c + "/") for c in settings.collections)
+
+    for name, dataset in settings.datasets.items():
+        for key, tables in (("pool", dataset.pool), ("target", (dataset.target,) if dataset.target else ())):
+            for table in tables:
+                if not known(table):
+                    yield ["datasets", name, key], f"table {table!r} is not in [tables] or [collections]"
+    for name, model in settings.models.items():
+        if model.dataset not in settings.datasets:
+            yield ["models", name, "dataset"], f"{model.dataset!r} is not in [datasets]"
+
+
+def _disagreeing(settings: Settings) -> Iterator[_Complaint]:
+    plans: dict[str, tuple[str, int, int]] = {}
+    for name, model in settings.models.items():
+        first, shards, slices = plans.setdefault(model.dataset, (name, model.shards, model.slices))
+        if (shards, slices) != (model.shards, model.slices):
+            yield ["models", name], f"shards and slices must equal those of models.{first}, which trains on the same dataset"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def load_settings(path: str | Path = "lethe.toml") -> Settings:
+    """Read and validate a lethe.toml. Raises `ConfigError` with the key and the line of each problem."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "lethe.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist. Run: lethe init {path.parent}") from None
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    return _validated(document, path, text)
+
+
+def _validated(document: dict[str, Any], path: Path, text: str) -> Settings:
+    if "home" in document:
+        raise ConfigError(f"{path}:{line_of(text, ['home'])}: home: unknown key")
+    scheduler = os.environ.get("LETHE_SCHEDULER")
+    if scheduler:
+        document.setdefault("cluster", {})["scheduler"] = scheduler
+    try:
+        settings = Settings.model_validate({**document, "home": path.parent.absolute()})
+        complaints = list(_complaints(settings))
+    except ValidationError as error:
+        complaints = [_complaint(list(e["loc"]), e["msg"], e["type"]) for e in error.errors()]
+    if complaints:
+        raise ConfigError("\n".join(f"{path}:{line_of(text, keys)}: {'.'.join(keys)}: {said}" for keys, said in complaints))
+    return settings  # pyright: ignore[reportPossiblyUnboundVariable] - a ValidationError always leaves a complaint
+
+
+def _complaint(loc: Sequence[str | int], message: str, kind: str) -> _Complaint:
+    said = "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
+    return [str(part) for part in loc if isinstance(part, str)], said
+
+
+def line_of(text: str, keys: Sequence[str]) -> int:
+    """The line (from 1) where a dotted key is set, or where the nearest table above it starts."""
+    best, best_depth, table = 1, 0, list[str]()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            table = [part.strip().strip("\"'") for part in re.findall(r'"[^"]*"|\'[^\']*\'|[^.]+', header[1])]
+            here = table
+        elif entry := re.match(r"\s*([\w\"'./-]+)\s*=", line):
+            here = [*table, *(part.strip("\"'") for part in entry[1].split("."))]
+        else:
+            continue
+        depth = next((i for i, (a, b) in enumerate(zip(here, keys, strict=False)) if a != b), min(len(here), len(keys)))
+        if depth > best_depth and depth == len(here):
+            best, best_depth = number, depth
+    return best

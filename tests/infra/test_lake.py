@@ -1,0 +1,312 @@
+"""The catalogue: write-read identity, atomic commits, digests that hold, retries that do nothing, purges that leave nothing."""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from infra.contracts import CommitConflict, DataFile, LetheError, Lineage, Snapshot, StaleSnapshot, UnknownTable
+from infra.files import MissingFile, Part, parse_name, read_part, read_part_table, source_key, write_part
+from infra.ids import Digest
+from infra.lake import Lake, code_digest, stage_key
+from infra.rowhash import row_hashes
+
+TABLE = "records/t"
+ROWS = pa.table({"row_id": pa.array([1, 2, 3], pa.int64()), "x": [10, 20, None], "name": ["a", "b", "c"]})
+
+
+def put(lake: Lake, rows: pa.Table, *, key: str = "k", table: str = TABLE, **options: Any) -> Snapshot:
+    file = write_part(lake.folder(table), rows.to_batches(), rows.schema, stats=["x"] if "x" in rows.schema.names else [])
+    return lake.commit(table, rows.schema, [file], lineage=Lineage("test", key, "code"), **options)
+
+
+def digest_of(lake: Lake, rows: pa.Table) -> str:
+    return str(Digest.of(row_hashes(rows, rows.schema.names, lake.keys.row)))
+
+
+def rows_of(lake: Lake, snapshot: Snapshot, column: str = "row_id") -> Sequence[Any]:
+    return sorted(lake.read(snapshot)[column].to_pylist())
+
+
+# --- write-read identity ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_written_is_read(make_lake: Callable[..., Lake]) -> None:
+    rows = ROWS.append_column(
+        "when", pa.array([dt.datetime(2024, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC)] * 3, pa.timestamp("us", "UTC"))
+    )
+    rows = rows.append_column("tags", pa.array([["a"], [], None], pa.list_(pa.string())))
+    lake = make_lake()
+    snapshot = put(lake, rows)
+    assert lake.read(snapshot).to_pylist() == rows.to_pylist()
+    assert snapshot == Snapshot(TABLE, 0, digest_of(lake, rows), 3)
+    assert lake.snapshot(TABLE) == snapshot
+
+
+@given(cuts=st.lists(st.integers(0, 30), max_size=4), order=st.randoms(use_true_random=False))
+@hypothesis_settings(max_examples=8)
+def test_a_digest_does_not_see_files_or_order(make_lake: Callable[..., Lake], cuts: list[int], order: Any) -> None:
+    lake = make_lake()
+    ids = list(range(30))
+    whole = pa.table({"row_id": pa.array(ids, pa.int64()), "x": [i % 4 for i in ids]})
+    order.shuffle(ids)
+    shuffled = whole.take(ids)
+    edges = [0, *sorted(cuts), 30]
+    files = [
+        write_part(lake.folder(TABLE), shuffled.slice(a, b - a).to_batches(), whole.schema) for a, b in itertools.pairwise(edges)
+    ]
+    snapshot = lake.commit(TABLE, whole.schema, files, overwrite=True, lineage=Lineage("test", "k", "c"))
+    assert snapshot.digest == digest_of(lake, whole)
+
+
+def test_the_log_tells_exact_bounds_of_the_named_columns_only(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    rows = pa.table(
+        {
+            "row_id": pa.array([1, 2], pa.int64()),
+            "Sepal.Length": [1.5, 2.25],
+            "a, b": pa.array([2**53 + 1, None], pa.int64()),
+            "nan": [float("nan"), 1.0],
+            "day": [dt.date(1066, 10, 14), dt.date(9999, 1, 1)],
+            "at": pa.array([1, 1_500_001], pa.timestamp("us")),
+            "secret": ["aaa-private", "zzz-private"],
+        }
+    )
+    file = write_part(lake.folder(TABLE), rows.to_batches(), rows.schema, stats=["Sepal.Length", "a, b", "nan", "day", "at"])
+    snapshot = lake.commit(TABLE, rows.schema, [file], lineage=Lineage("test", "k", "c"))
+    (part,) = lake.parts(snapshot)
+    assert part.file.stats["Sepal.Length"] == {"min": 1.5, "max": 2.25, "n_nulls": 0}
+    assert part.file.stats["a, b"] == {"min": 2**53 + 1, "max": 2**53 + 1, "n_nulls": 1}
+    assert "min" not in part.file.stats.get("nan", {})
+    assert part.file.stats["day"]["min"] == "1066-10-14"
+    assert part.file.stats["at"]["max"].startswith("1970-01-01T00:00:01.500001")
+    assert b"private" not in b"".join(p.read_bytes() for p in Path(lake.uri(TABLE)).rglob("*.json"))
+
+
+def test_names_of_files_tell_digest_and_source(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    file = write_part(lake.folder(TABLE), ROWS.to_batches(), ROWS.schema, source="s3://raw/posts.jsonl")
+    assert parse_name(file.path) == (Digest.parse(file.digest), source_key("s3://raw/posts.jsonl"))
+    assert parse_name("part-00000-foreign.snappy.parquet") is None
+    assert "posts" not in file.path
+
+
+def test_dictionaries_keep_no_absent_value(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    encoded = pa.table(
+        {"row_id": pa.array([1, 2], pa.int64()), "who": pa.array(["kept", "gone-for-ever"]).dictionary_encode()}
+    ).slice(0, 1)
+    schema = pa.schema([("row_id", pa.int64()), ("who", pa.string())])
+    file = write_part(lake.folder(TABLE), encoded.to_batches(), schema)
+    assert b"gone-for-ever" not in (Path(lake.uri(TABLE)) / file.path).read_bytes()
+
+
+def test_reading_conforms_to_the_table(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS)
+    snapshot = put(lake, ROWS.append_column("new", pa.array(["n"] * 3)))
+    read = lake.read(snapshot, ["row_id", "new"])
+    assert sorted(read["new"].to_pylist(), key=str) == ["n", "n", "n", *[None] * 3][0:0] + [None] * 3 + ["n"] * 3
+    batches = [b for part in lake.parts(snapshot) for b in read_part(part, ["new"])]
+    assert {b.schema.field(0).type for b in batches} == {pa.string()}
+
+
+# --- commits ----------------------------------------------------------------------------------------------------------
+
+
+def test_adding_and_removing_files_is_arithmetic_on_digests(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    first = put(lake, ROWS)
+    both = put(lake, ROWS)
+    assert both.n_rows == 6
+    (old, _) = (p.file for p in lake.parts(both))
+    one = put(lake, ROWS.slice(0, 1), remove=[old])
+    assert one.n_rows == 4
+    assert str(Digest.parse(one.digest) - Digest.parse(first.digest)) == digest_of(lake, ROWS.slice(0, 1))
+
+
+def test_a_repeated_commit_is_a_no_op(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    first = put(lake, ROWS, app_id="one")
+    assert put(lake, ROWS, app_id="one") == first
+    assert put(lake, ROWS, app_id="two").n_rows == 6
+
+
+def test_a_commit_planned_on_rows_that_moved_is_refused(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    seen = put(lake, ROWS)
+    (part,) = lake.parts(seen)
+    put(lake, ROWS, overwrite=True, key="other")
+    put(lake, ROWS)
+    with pytest.raises(CommitConflict, match="moved"):
+        put(lake, ROWS, expect=seen)
+    with pytest.raises(CommitConflict, match="no longer part"):
+        put(lake, ROWS, remove=[part.file])
+
+
+def test_a_file_that_is_not_whole_is_never_committed(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    file = write_part(lake.folder(TABLE), ROWS.to_batches(), ROWS.schema)
+    (Path(lake.uri(TABLE)) / file.path).write_bytes(b"PAR1")
+    with pytest.raises(LetheError, match="now has 4"):
+        lake.commit(TABLE, ROWS.schema, [file], lineage=Lineage("test", "k", "c"))
+    assert not lake.exists(TABLE)
+
+
+def test_writers_at_once_lose_nothing(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: put(lake, ROWS, key=str(n)), range(8)))
+    snapshot = lake.snapshot(TABLE)
+    assert snapshot.n_rows == 27
+    assert snapshot.digest == digest_of(lake, lake.read(snapshot))
+
+
+def test_a_changed_type_is_refused_and_names_both(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS)
+    with pytest.raises(LetheError, match=r"column x .*long.*string"):
+        put(lake, ROWS.set_column(1, "x", pa.array(["a", "b", "c"])))
+
+
+def test_an_overwrite_may_change_the_schema_and_may_be_empty(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS)
+    narrow = ROWS.select(["row_id"])
+    assert lake.read(put(lake, narrow, overwrite=True)).schema.names == ["row_id"]
+    empty = lake.commit(TABLE, narrow.schema, [], overwrite=True, lineage=Lineage("test", "e", "c"))
+    assert (empty.n_rows, lake.read(empty).num_rows) == (0, 0)
+
+
+# --- finding ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_output_is_found_by_its_key(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    first = put(lake, ROWS, key="one")
+    second = put(lake, ROWS.slice(1), key="two", overwrite=True)
+    assert lake.find(TABLE, "one") == first
+    assert lake.find(TABLE, "two") == second
+    assert lake.find(TABLE, "three") is None
+    assert lake.find("records/nothing", "one") is None
+    assert rows_of(lake, first) == [1, 2, 3]
+
+
+def test_an_output_whose_files_are_gone_is_not_found(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    first = put(lake, ROWS, key="one")
+    (part,) = lake.parts(first)
+    put(lake, ROWS.slice(1), key="two", overwrite=True)
+    Path(part.uri).unlink()
+    assert lake.find(TABLE, "one") is None
+    with pytest.raises(MissingFile, match="is gone"):
+        read_part_table(part)
+
+
+def test_keys_depend_on_digests_not_on_versions() -> None:
+    a, b = Snapshot("t", 1, "1:00", 1), Snapshot("t", 9, "1:00", 1)
+    assert stage_key("s", "c", [a], {"p": 1}) == stage_key("s", "c", [b], {"p": 1})
+    assert len({stage_key("s", "c", [a], {"p": 1}), stage_key("s", "d", [a], {"p": 1}), stage_key("s", "c", [a], {"p": 2})}) == 3
+
+
+def test_code_digests_cover_packages_and_modules() -> None:
+    assert code_digest("infra.ids") != code_digest("infra")
+    assert code_digest("infra.ids", "infra.contracts") == code_digest("infra.contracts", "infra.ids")
+
+
+def test_lineage_is_read_back(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    source = put(lake, ROWS)
+    told = Lineage("test", "k2", "code", (source,), {"seed": 1}, {"n_kept": 2})
+    file = write_part(lake.folder("selection/d"), ROWS.to_batches(), ROWS.schema)
+    assert lake.lineage(lake.commit("selection/d", ROWS.schema, [file], lineage=told)) == told
+
+
+# --- names and errors -------------------------------------------------------------------------------------------------
+
+
+def test_tables_are_listed_by_prefix(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    for name in ("records/b", "records/exports/2024/jan", "selection/b"):
+        put(lake, ROWS, table=name)
+    assert lake.tables("records") == ["records/b", "records/exports/2024/jan"]
+    assert len(lake.tables()) == 3
+
+
+@pytest.mark.parametrize("name", ["../outside", "records/../../etc", "", "a//b", "."])
+def test_names_cannot_leave_the_lake(make_lake: Callable[..., Lake], name: str) -> None:
+    with pytest.raises(UnknownTable):
+        make_lake().uri(name)
+
+
+def test_errors_name_the_table_and_the_oldest_version(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    with pytest.raises(UnknownTable, match="records/nothing"):
+        lake.snapshot("records/nothing")
+    put(lake, ROWS)
+    with pytest.raises(StaleSnapshot, match=r"records/t@7 is gone; the oldest readable version is 0"):
+        lake.snapshot(TABLE, 7)
+
+
+# --- purging ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_purge_leaves_the_rows_and_nothing_else(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS, key="one")
+    kept = put(lake, ROWS.slice(1), key="two", overwrite=True)
+    folder = Path(lake.uri(TABLE))
+    pq.write_table(ROWS, folder / "orphan.parquet")
+    (folder / "_x").mkdir()
+    pq.write_table(ROWS, folder / "_x" / "hidden.parquet")
+    (folder / "_delta_log" / "00000000000000000000.crc").write_text("old")
+    (folder / "_delta_log" / "_commit.json.tmp").write_text("old")
+    with lake.writing():
+        (report,) = lake.purge([TABLE])
+    after = lake.snapshot(TABLE)
+    assert (after.digest, rows_of(lake, after)) == (kept.digest, [2, 3])
+    assert lake.find(TABLE, "one") is None
+    assert lake.find(TABLE, "two") == after
+    assert report.version_before == kept.version < report.version
+    (part,) = lake.parts(after)
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "_delta_log" not in p.parts}
+    assert names == {part.file.path}
+    versions = sorted(p.name[:20] for p in (folder / "_delta_log").iterdir() if p.name != "_last_checkpoint")
+    assert int(versions[0]) >= report.version - 1
+    with pytest.raises(StaleSnapshot):
+        lake.snapshot(TABLE, 0)
+    assert put(lake, ROWS).n_rows == 5
+
+
+def test_scratch_is_removed_and_what_a_killed_run_left_is_cleared(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    with lake.scratch() as uri:
+        (Path(uri) / "part.parquet").write_bytes(b"x")
+    assert not Path(uri).exists()
+    left = Path(lake.root) / "_scratch" / "dead"
+    left.mkdir(parents=True)
+    (left / "part.parquet").write_bytes(b"x")
+    assert lake.clear_scratch() == 1
+    assert not left.exists()
+
+
+def test_parts_are_picklable(make_lake: Callable[..., Lake]) -> None:
+    import pickle  # noqa: PLC0415
+
+    lake = make_lake()
+    (part,) = lake.parts(put(lake, ROWS))
+    again: Part = pickle.loads(pickle.dumps(part))
+    assert read_part_table(again).equals(read_part_table(part))
+    assert isinstance(again.file, DataFile)
