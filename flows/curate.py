@@ -40,7 +40,8 @@ def curate(names: list[str] | None = None, config: str = "lethe.toml") -> tuple[
 def _curate_one(work: Workspace, name: str) -> Curated:
     start = time.perf_counter()
     dataset = work.settings.dataset(name)
-    wanted = tuple(dict.fromkeys([*dataset.pool, *([dataset.target] if dataset.target else [])]))
+    target = (dataset.target,) if dataset.target else ()
+    wanted = tuple(dict.fromkeys((*dataset.pool, *target)))
     ingested = tuple(ingest(work.settings, wanted, scheduler=work.scheduler))
     scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
     return _decided(work, name, ingested, scanned, start)

@@ -32,7 +32,7 @@ def deduped(result: DedupResult) -> d.DedupDocument:
     return d.DedupDocument(
         n_tables=result.n_tables,
         edges=[d.Edge.model_validate(e) for e in result.edges],
-        plan=[d.PlanRow(table=p.table, action=p.action, bytes=p.n_bytes, parent=p.parent, reason=p.reason) for p in result.plan],
+        plan=[d.PlanRow(table=p.table, action=p.action, bytes=p.n_bytes, parent=p.parent or "", reason=p.reason) for p in result.plan],
         bytes_read=result.bytes_read,
         seconds=result.seconds,
         found=result.found,

@@ -10,9 +10,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
-import dask
+import dask.config
 from distributed import Client, LocalCluster, as_completed
 from distributed.diagnostics import nvml
 
@@ -70,7 +70,7 @@ class _Remote:
         for done, _ in enumerate(as_completed(futures), 1):
             if progress is not None:
                 progress(done, len(futures))
-        return list(self._client.gather(futures))
+        return cast(list[_T], self._client.gather(futures))
 
 
 def _is_big(value: Any) -> bool:
@@ -132,7 +132,7 @@ def _local_cluster(wanted: ClusterSettings) -> Iterator[str]:
         threads_per_worker=1,
         memory_limit=wanted.worker_memory,
         host="127.0.0.1",
-        dashboard_address=None,
+        dashboard_address=None,  # pyright: ignore[reportArgumentType] - None switches it off
     ) as local:
         _LOG.info("local Dask cluster of %d workers", _n_workers(wanted))
         yield str(local.scheduler_address)
@@ -141,7 +141,8 @@ def _local_cluster(wanted: ClusterSettings) -> Iterator[str]:
 @contextmanager
 def _cuda_cluster() -> Iterator[str]:
     try:
-        from dask_cuda import LocalCUDACluster  # noqa: PLC0415 - it cannot be imported without the gpu extra
+        # Without the gpu extra it cannot be imported at all.
+        from dask_cuda import LocalCUDACluster  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ClusterError(f"a GPU is here but dask-cuda is not ({error}). Install the extra: pip install '.[gpu]'") from error
     with LocalCUDACluster(threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as gpus:
