@@ -46,6 +46,8 @@ def embedded(config: Path) -> Iterator[None]:
     of this process, whose database lies in `.lethe/` beside lethe.toml.
     """
     home = (config if config.is_dir() else config.parent).absolute()
+    if home.is_dir():
+        (home / ".lethe").mkdir(mode=0o700, exist_ok=True)  # Prefect does not make the parents of its own folder
     wanted = {**_QUIET, "PREFECT_HOME": str(home / ".lethe" / "prefect")}
     running = _running_api(home)
     if running:

@@ -7,22 +7,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.cluster import cluster
+from infra.cluster import Scheduler, cluster
 from infra.contracts import Snapshot
 from infra.lake import Lake
 from infra.settings import Settings, load_settings
-from tasks.ingest.sources import raw_bytes
+from tasks.ingest.sources import raw_files
 
 RECORDS = "records/"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """An open lake during one flow run. `scheduler` is None when the work is done in this process."""
+    """An open lake during one flow run, and where its work is sent."""
 
     settings: Settings
     lake: Lake
-    scheduler: str | None
+    scheduler: Scheduler
 
     def records(self, names: Iterable[str]) -> tuple[Snapshot, ...]:
         """Snapshots of record tables by their names in lethe.toml."""
@@ -37,5 +37,10 @@ def opened(config: str | Path, *, tables: Iterable[str] | None = None) -> Iterat
     """Open the lake for writing; one writer a machine at a time. `tables` bounds the work by which the cluster is sized."""
     settings = load_settings(config)
     lake = Lake.open(settings)
-    with lake.writing(), cluster(settings, n_bytes=raw_bytes(settings, tables)) as scheduler:
+    with lake.writing(), cluster(settings, n_bytes=_raw_bytes(settings, tables)) as scheduler:
         yield Workspace(settings, lake, scheduler)
+
+
+def _raw_bytes(settings: Settings, tables: Iterable[str] | None) -> int:
+    names = tuple(tables) if tables else None
+    return sum(file.n_bytes for files in raw_files(settings, names).values() for file in files)

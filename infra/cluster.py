@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import dask.config
@@ -46,6 +47,28 @@ class Workers(Protocol):
         ...
 
 
+class LazyCluster:
+    """A cluster that starts when the first work reaches it: a run that finds everything done pays for none."""
+
+    def __init__(self, start: Callable[[], AbstractContextManager[str]]) -> None:
+        self._start = start
+        self._stack = ExitStack()
+        self._address: str | None = None
+
+    def address(self) -> str:
+        if self._address is None:
+            self._address = self._stack.enter_context(self._start())
+        return self._address
+
+    def close(self) -> None:
+        self._stack.close()
+        self._address = None
+
+
+# Where a stage sends its work: an address, a cluster that is not started yet, or (None) this process.
+Scheduler = str | LazyCluster | None
+
+
 class _Here:
     def map(
         self, fn: Callable[..., _T], items: Sequence[Any], *common: Any, progress: Callable[[int, int], None] | None = None
@@ -59,18 +82,31 @@ class _Here:
 
 
 class _Remote:
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    """Workers behind a scheduler; the client is opened by the first call that has items."""
+
+    def __init__(self, scheduler: str | LazyCluster, stack: ExitStack) -> None:
+        self._scheduler = scheduler
+        self._stack = stack
+        self._client: Client | None = None
 
     def map(
         self, fn: Callable[..., _T], items: Sequence[Any], *common: Any, progress: Callable[[int, int], None] | None = None
     ) -> list[_T]:
-        shared = [self._client.scatter(value, broadcast=True, hash=False) if _is_big(value) else value for value in common]
-        futures = [self._client.submit(fn, item, *shared, pure=False) for item in items]
-        for done, _ in enumerate(as_completed(futures), 1):
+        if not items:
+            return []
+        client = self._connected()
+        shared = [client.scatter(value, broadcast=True, hash=False) if _is_big(value) else value for value in common]
+        futures = [client.submit(fn, item, *shared, pure=False) for item in items]
+        for done, _ in enumerate(as_completed(futures, loop=client.loop), 1):
             if progress is not None:
                 progress(done, len(futures))
-        return cast(list[_T], self._client.gather(futures))
+        return cast(list[_T], client.gather(futures))
+
+    def _connected(self) -> Client:
+        if self._client is None:
+            address = self._scheduler if isinstance(self._scheduler, str) else self._scheduler.address()
+            self._client = self._stack.enter_context(Client(address, set_as_default=False, timeout="30s"))
+        return self._client
 
 
 def _is_big(value: Any) -> bool:
@@ -78,33 +114,35 @@ def _is_big(value: Any) -> bool:
 
 
 @contextmanager
-def connect(scheduler: str | None) -> Iterator[Workers]:
-    """The workers behind a scheduler's address; None is this process."""
+def connect(scheduler: Scheduler) -> Iterator[Workers]:
+    """The workers behind a scheduler; None is this process."""
     if scheduler is None:
         yield _Here()
         return
-    with dask.config.set(_DASK), Client(scheduler, set_as_default=False, timeout="30s") as client:
-        yield _Remote(client)
+    with dask.config.set(_DASK), ExitStack() as stack:
+        yield _Remote(scheduler, stack)
 
 
 @contextmanager
-def cluster(settings: Settings, *, n_bytes: int) -> Iterator[str | None]:
-    """The address of a scheduler for work over `n_bytes` of data; None means that this process does it.
+def cluster(settings: Settings, *, n_bytes: int) -> Iterator[Scheduler]:
+    """Where work over `n_bytes` of data is sent; None means that this process does it.
 
-    `[cluster] scheduler` (or LETHE_SCHEDULER) names one that runs already; else CUDA workers where GPUs are (`device`), else
-    local processes when the work is worth their start.
+    `[cluster] scheduler` (or LETHE_SCHEDULER) names one that runs already; else CUDA workers where GPUs are (`device`), else local
+    processes when the work is worth their start. Clusters of our own start with the first work and end here.
     """
     wanted = settings.cluster
     if wanted.scheduler is not None:
         yield wanted.scheduler
-    elif _wants_gpu(wanted):
-        with dask.config.set(_DASK), _cuda_cluster() as address:
-            yield address
-    elif n_bytes < wanted.local_bytes or _n_workers(wanted) < 2:
+        return
+    on_gpu = _wants_gpu(wanted)
+    if not on_gpu and (n_bytes < wanted.local_bytes or _n_workers(wanted) < 2):
         yield None
-    else:
-        with dask.config.set(_DASK), _local_cluster(wanted) as address:
-            yield address
+        return
+    lazy = LazyCluster(_cuda_cluster if on_gpu else partial(_local_cluster, wanted))
+    try:
+        yield lazy
+    finally:
+        lazy.close()
 
 
 def _n_workers(wanted: ClusterSettings) -> int:
@@ -127,7 +165,7 @@ def _wants_gpu(wanted: ClusterSettings) -> bool:
 
 @contextmanager
 def _local_cluster(wanted: ClusterSettings) -> Iterator[str]:
-    with LocalCluster(
+    with dask.config.set(_DASK), LocalCluster(
         n_workers=_n_workers(wanted),
         threads_per_worker=1,
         memory_limit=wanted.worker_memory,
@@ -145,5 +183,5 @@ def _cuda_cluster() -> Iterator[str]:
         from dask_cuda import LocalCUDACluster  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ClusterError(f"a GPU is here but dask-cuda is not ({error}). Install the extra: pip install '.[gpu]'") from error
-    with LocalCUDACluster(threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as gpus:
+    with dask.config.set(_DASK), LocalCUDACluster(threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as gpus:
         yield str(gpus.scheduler_address)

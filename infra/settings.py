@@ -60,7 +60,7 @@ class SelectSettings(_Strict):
     n_buckets: Annotated[int, Field(ge=64, le=1 << 24)] = 10_000
     smoothing: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     normalize: bool = True
-    temperature: Annotated[float, Field(gt=0.0)] = 1.0
+    temperature: Annotated[float, Field(gt=0.0)] = 0.1
     seed: int = 0
 
 

@@ -1,8 +1,8 @@
 """Runs, dataset inputs, models and revocations in MLflow, through its client alone. The only importer of mlflow.
 
-Nothing here starts a run by accident: every call names its run. Models are folders of plain files (safetensors and JSON) with the code
-that loads them; nothing is pickled. Params, tags, metrics and artifacts must hold no personal data: the callers see to that, `purge`
-takes away what was trained on erased rows all the same.
+Nothing here starts a run by accident: every call names its run. Models are folders of plain files (safetensors and JSON) with
+the code that loads them; nothing is pickled. Params, tags, metrics and artifacts must hold no personal data: the callers see to
+that, `purge` takes away what was trained on erased rows all the same.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.pyfunc import PyFuncModel
 
 from infra.contracts import LetheError, Snapshot
 from infra.settings import Settings
@@ -206,7 +207,7 @@ def metrics_of(tracking: Tracking, run_id: str) -> dict[str, float]:
 
 
 def log_inputs(tracking: Tracking, run_id: str, snapshots: Sequence[Snapshot], *, context: str = "training") -> None:
-    """Snapshots as the run's datasets: digest (its 32 hex digits; MLflow takes 36), source `lethe://<table>@<version>`, row count."""
+    """Snapshots as the run's datasets: 32 hex digits of digest (MLflow takes 36), `lethe://<table>@<version>`, row count."""
     inputs = [DatasetInput(_dataset(s), [InputTag("mlflow.data.context", context)]) for s in snapshots]
     tracking.client.log_inputs(run_id, datasets=inputs)
 
@@ -259,8 +260,8 @@ def log_model(
 ) -> str:
     """Log a folder of plain files as a pyfunc model; returns its LoggedModel id.
 
-    `loader_module` has `_load_pyfunc(path of the data) -> object with predict(frame)`; the packages in `code` travel with the model, so
-    that `mlflow.pyfunc.load_model` works in a process that has only the `requirements`.
+    `loader_module` has `_load_pyfunc(path of the data) -> object with predict(frame)`; the packages in `code` travel with the
+    model, so that `mlflow.pyfunc.load_model` works in a process that has only the `requirements`.
     """
     client = tracking.client
     name = registered_name(model).replace(".", "-")
@@ -356,15 +357,14 @@ def revoke(tracking: Tracking, model: str, version: int, reason: str) -> None:
         tracking.client.set_logged_model_tags(record.model_id, {REVOKED: reason})
 
 
-def load_model(
-    settings: Settings, model: str, *, version: int | None = None, alias: str | None = None
-) -> mlflow.pyfunc.PyFuncModel:
+def load_model(settings: Settings, model: str, *, version: int | None = None, alias: str | None = None) -> PyFuncModel:
     """Load a version, by default the one with the settings' alias. Raises `RevokedModel` or `UnknownModel`."""
     tracking = open_tracking(settings)
     record = version_of(tracking, model, version=version, alias=alias or settings.tracking.alias)
     if record.revoked:
         raise RevokedModel(
-            f"{model} version {record.version} was revoked ({record.revoked}). Load the version with alias {settings.tracking.alias!r}"
+            f"{model} version {record.version} was revoked ({record.revoked}). "
+            f"Load the version with alias {settings.tracking.alias!r}"
         )
     with _aimed_at(tracking.uri), _own_code_first():
         folder = mlflow.artifacts.download_artifacts(record.source)
@@ -410,9 +410,9 @@ def runs(tracking: Tracking, model: str) -> list[str]:
 def purge(tracking: Tracking, model: str, doomed: Sequence[int], *, run_ids: Sequence[str] = ()) -> Purged:
     """Remove versions of a model for good, with their runs, logged models, artifacts, traces and dataset rows.
 
-    `run_ids` names further runs, such as failed ones that no version came from. In a database store nothing that names them stays but
-    the version's number; a tracking server lets a client only hide runs, and `left` says what its keeper has to collect. Raises
-    `TrackingError` where an alias still names a version: `revoke` it first.
+    `run_ids` names further runs, such as failed ones that no version came from. In a database store nothing that names them stays
+    but the version's number; a tracking server lets a client only hide runs, and `left` says what its keeper has to collect.
+    Raises `TrackingError` where an alias still names a version: `revoke` it first.
     """
     records = [version_of(tracking, model, version=v) for v in sorted(set(doomed))]
     for record in records:
@@ -444,9 +444,9 @@ def _is_database(uri: str) -> bool:
 
 def _hidden(run_ids: Sequence[str], model_ids: Sequence[str]) -> Iterator[str]:
     for run_id in run_ids:
-        yield f"run {run_id} is deleted but not collected: on the tracking server, run: mlflow gc --run-ids {run_id}"
+        yield f"run {run_id} is deleted but not collected: on the server, run: mlflow gc --run-ids {run_id}"
     for model_id in model_ids:
-        yield f"model {model_id} is deleted but not collected: on the tracking server, run: mlflow gc --logged-model-ids {model_id}"
+        yield f"model {model_id} is deleted but not collected: on the server, run: mlflow gc --logged-model-ids {model_id}"
 
 
 def _delete_version(tracking: Tracking, record: ModelRecord) -> None:
@@ -505,27 +505,38 @@ def _collect(tracking: Tracking, run_ids: Sequence[str], model_ids: Sequence[str
 
 
 def _delete_rows(uri: str, ids: Sequence[str]) -> int:
-    """Delete what MLflow keeps for ever: `inputs` and `input_tags` of runs and models, `datasets` that nothing uses, old model paths."""
+    """Delete what MLflow keeps for ever: dataset inputs and links of runs and models, datasets nobody uses, old models' paths."""
     engine = sql.create_engine(uri)
-    tables = sql.MetaData()
-    tables.reflect(engine, only=["inputs", "input_tags", "datasets", "model_versions"])
-    inputs, tags, datasets = (tables.tables[name] for name in ("inputs", "input_tags", "datasets"))
-    versions_ = tables.tables["model_versions"]
-    theirs = sql.or_(inputs.c.source_id.in_(ids), inputs.c.destination_id.in_(ids))
+    schema = sql.MetaData()
+    schema.reflect(engine, only=["inputs", "input_tags", "datasets", "entity_associations", "model_versions"])
     with engine.begin() as connection:
-        uuids = [row[0] for row in connection.execute(sql.select(inputs.c.input_uuid).where(theirs))]
-        n_rows = connection.execute(sql.delete(tags).where(tags.c.input_uuid.in_(uuids))).rowcount
-        n_rows += connection.execute(sql.delete(inputs).where(theirs)).rowcount
+        n_rows = _delete_inputs(connection, schema, ids) + _delete_links(connection, schema, ids)
+        versions_ = schema.tables["model_versions"]
         connection.execute(sql.update(versions_).where(versions_.c.source == _REDACTED).values(storage_location=_REDACTED))
-        used = sql.select(inputs.c.source_id)
-        n_rows += connection.execute(sql.delete(datasets).where(datasets.c.dataset_uuid.not_in(used))).rowcount
     if engine.dialect.name == "sqlite":
         # Deleted rows stay in a SQLite file's free pages until it is written anew.
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(sql.text("PRAGMA wal_checkpoint(TRUNCATE)"))
             connection.execute(sql.text("VACUUM"))
     engine.dispose()
-    return int(n_rows)
+    return n_rows
+
+
+def _delete_inputs(connection: sql.Connection, schema: sql.MetaData, ids: Sequence[str]) -> int:
+    inputs, tags, datasets = (schema.tables[name] for name in ("inputs", "input_tags", "datasets"))
+    theirs = sql.or_(inputs.c.source_id.in_(ids), inputs.c.destination_id.in_(ids))
+    uuids = [row[0] for row in connection.execute(sql.select(inputs.c.input_uuid).where(theirs))]
+    n_rows = connection.execute(sql.delete(tags).where(tags.c.input_uuid.in_(uuids))).rowcount
+    n_rows += connection.execute(sql.delete(inputs).where(theirs)).rowcount
+    unused = datasets.c.dataset_uuid.not_in(sql.select(inputs.c.source_id))
+    return int(n_rows + connection.execute(sql.delete(datasets).where(unused)).rowcount)
+
+
+def _delete_links(connection: sql.Connection, schema: sql.MetaData, ids: Sequence[str]) -> int:
+    """Links between runs and traces."""
+    links = schema.tables["entity_associations"]
+    theirs = sql.or_(links.c.source_id.in_(ids), links.c.destination_id.in_(ids))
+    return int(connection.execute(sql.delete(links).where(theirs)).rowcount)
 
 
 def residues(tracking: Tracking, ids: Sequence[str]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from mlflow.entities import Span
 
 from infra import tracking as t
 from infra.contracts import Snapshot
@@ -124,14 +125,24 @@ def test_a_purge_leaves_nothing_that_names_the_run(store: t.Tracking, settings: 
     assert t.runs(store, "words") == [second.run_id]
 
 
+def traced(store: t.Tracking) -> Span:
+    """A trace, which MLflow's client sends to the process-wide store."""
+    before = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    mlflow.set_tracking_uri(store.uri)
+    span = store.client.start_trace("predict", experiment_id=store.experiment_id)
+    store.client.end_trace(span.trace_id)
+    mlflow.flush_trace_async_logging()
+    mlflow.set_tracking_uri(before)
+    return span
+
+
 def test_traces_of_a_purged_run_go_with_it(store: t.Tracking, tmp_path: Path) -> None:
     with t.running(store, "train", tags={t.MODEL: "words"}) as run_id:
-        span = store.client.start_trace("predict", experiment_id=store.experiment_id)
-        store.client.end_trace(span.trace_id)
-        mlflow.flush_trace_async_logging()
+        span = traced(store)
         store.client.link_traces_to_run([span.trace_id], run_id)
     assert t.purge(store, "words", [], run_ids=[run_id]).left == ()
     assert t.residues(store, [span.trace_id]) == []
+    assert [p for p in tmp_path.rglob("*") if span.trace_id in str(p)] == []
 
 
 def test_what_is_not_there_is_named(store: t.Tracking, settings: Settings) -> None:

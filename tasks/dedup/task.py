@@ -1,0 +1,213 @@
+"""The door of dedup: which tables of the lake are contained in others, and which of them need not be stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+from prefect import task
+
+from infra.cluster import Scheduler, connect
+from infra.contracts import CONTAINMENT, RETENTION, Lineage, Snapshot
+from infra.files import write_part
+from infra.lake import Lake, code_digest, stage_key
+from infra.settings import Settings
+from tasks.dedup.evidence import MAX_BITS, why_apart
+from tasks.dedup.frames import Hashes, gather, hash_item, items, readings, settle
+from tasks.dedup.retention import PlanRow, retention_plan
+from tasks.dedup.scan import Candidates, Edge, Facts, Ledger, candidates, edges_of
+from tasks.dedup.schema_graph import kind_of
+
+ROW_ID = "row_id"
+PREFIX = "records/"
+TABLE, PLAN = "containment", "retention"
+_READERS = 8
+
+
+@dataclass(frozen=True)
+class DedupResult:
+    """What a scan found. `edges` are the true containments; `settled` counts pairs by the step that settled them and sums to
+    `n_pairs`.
+
+    `listed_apart` says for a table why its containments prove nothing: it is never retired. `bytes_read` counts the data
+    files opened, 0 where `found` says that the same tables were scanned before.
+    """
+
+    n_tables: int
+    edges: tuple[Edge, ...]
+    plan: tuple[PlanRow, ...]
+    bytes_read: int
+    seconds: float
+    n_pairs: int
+    settled: dict[str, int]
+    listed_apart: dict[str, str]
+    found: bool
+    containment: Snapshot
+    retention: Snapshot
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """A finished scan: its edges, its snapshot, and the figures that its commit carries.
+
+    `n_bytes` are the sizes of the tables, where the scan had to look at their logs; None where it was found.
+    """
+
+    edges: list[Edge]
+    snapshot: Snapshot
+    summary: dict[str, Any]
+    n_bytes: dict[str, int] | None
+
+    @property
+    def found(self) -> bool:
+        return self.n_bytes is None
+
+
+@task(name="dedup", persist_result=False)
+def dedup(settings: Settings, snapshots: tuple[Snapshot, ...], *, scheduler: Scheduler = None) -> DedupResult:
+    """Find every table whose rows are all in another one, and plan which tables to retire.
+
+    Writes `containment` and `retention`, one commit each; both are found again while the tables' digests, the code and, for
+    the plan, the price book stay the same. A scan that moves neither is free of data reads.
+    """
+    start = time.perf_counter()
+    lake = Lake.open(settings)
+    inputs = tuple(sorted(snapshots))
+    scan = _scan(lake, settings, inputs, scheduler)
+    apart = _apart(scan.summary, settings)
+    retention, plan, plan_found = _plan(lake, settings, inputs, scan, apart)
+    return DedupResult(
+        n_tables=len(inputs),
+        edges=tuple(scan.edges),
+        plan=tuple(plan),
+        bytes_read=0 if scan.found else scan.summary["bytes_read"],
+        seconds=time.perf_counter() - start,
+        n_pairs=scan.summary["n_pairs"],
+        settled=scan.summary["settled"],
+        listed_apart=apart,
+        found=scan.found and plan_found,
+        containment=scan.snapshot,
+        retention=retention,
+    )
+
+
+def table_name(snapshot: Snapshot) -> str:
+    """The table's name as the user knows it."""
+    return snapshot.table.removeprefix(PREFIX)
+
+
+def _apart(summary: Mapping[str, Any], settings: Settings) -> dict[str, str]:
+    """Why tables are listed apart: as the scan saw, or because their evidence is under the settings' bound."""
+    bound = min(settings.retention.min_evidence_bits, MAX_BITS)
+    weak = {name: "low evidence" for name, bits in summary["bits"].items() if bits < bound}
+    return dict(sorted((weak | summary["apart"]).items()))
+
+
+# --- the scan ------------------------------------------------------------------------------------------------------------------
+
+
+def _scan(lake: Lake, settings: Settings, inputs: tuple[Snapshot, ...], scheduler: Scheduler) -> _Scan:
+    code = code_digest("tasks.dedup", "infra.rowhash", "infra.files")
+    key = stage_key(TABLE, code, inputs, {})
+    if (snapshot := lake.find(TABLE, key)) is not None:
+        return _Scan(_read_edges(lake, snapshot), snapshot, lake.lineage(snapshot).summary, None)
+    facts = _all_facts(lake, inputs)
+    found = candidates(facts)
+    hashes, ledger = _look(lake, settings, facts, found, scheduler)
+    edges = edges_of(facts, found.groups, ledger)
+    summary = _summary(facts, found, hashes, ledger)
+    rows = _containment_rows(edges, {table_name(s): s.digest for s in inputs})
+    snapshot = _commit(lake, TABLE, rows, Lineage(TABLE, key, code, inputs, {}, summary))
+    return _Scan(edges, snapshot, summary, _sizes(facts))
+
+
+def _look(
+    lake: Lake, settings: Settings, facts: Sequence[Facts], found: Candidates, scheduler: Scheduler
+) -> tuple[Hashes, Ledger]:
+    """Hash the tables that the log could not tell apart, and settle their pairs."""
+    memory_bytes = settings.cluster.local_bytes
+    with lake.scratch() as scratch, connect(scheduler) as workers:
+        work = items(readings(facts, found, scratch, memory_bytes))
+        hashes = gather(one for some in workers.map(hash_item, work, lake.keys.row) for one in some)
+        return hashes, settle(workers, facts, found, hashes, memory_bytes)
+
+
+def _all_facts(lake: Lake, snapshots: Sequence[Snapshot]) -> list[Facts]:
+    """What the logs say of all tables; opening a log is waiting, so several are opened at a time."""
+    with ThreadPoolExecutor(_READERS) as readers:
+        return list(readers.map(lambda snapshot: _facts(lake, snapshot), snapshots))
+
+
+def _sizes(facts: Sequence[Facts]) -> dict[str, int]:
+    return {one.name: one.n_bytes for one in facts}
+
+
+def _facts(lake: Lake, snapshot: Snapshot) -> Facts:
+    """What the log says of a table.
+
+    Columns whose names differ only in case cannot be told apart: such a table is not compared.
+    """
+    parts = tuple(lake.parts(snapshot)) if snapshot.n_rows else ()
+    fields = [field for field in (parts[0].schema if parts else ()) if field.name.lower() != ROW_ID]
+    kinds = {field.name.lower(): kind_of(field.type) for field in fields}
+    if len(kinds) < len(fields):
+        return Facts(table_name(snapshot), snapshot, parts, {}, {})
+    return Facts(table_name(snapshot), snapshot, parts, {field.name.lower(): field.name for field in fields}, kinds)
+
+
+def _summary(facts: Sequence[Facts], found: Candidates, hashes: Hashes, ledger: Ledger) -> dict[str, Any]:
+    apart, bits = dict[str, str](), dict[str, float]()
+    for representative, equals in found.groups.items():
+        measured = hashes.bits.get(representative)
+        for table in equals:
+            one = facts[table]
+            all_null = representative in hashes.all_null
+            reason = why_apart(one.snapshot.n_rows, len(one.kinds), all_null=all_null)
+            if reason is not None:
+                apart[one.name] = reason
+            elif measured is not None and measured < MAX_BITS:
+                bits[one.name] = measured
+    settled = found.settled | ledger.settled
+    return {"n_pairs": found.n_pairs, "settled": settled, "bytes_read": hashes.n_bytes, "apart": apart, "bits": bits}
+
+
+def _containment_rows(edges: Sequence[Edge], digests: Mapping[str, str]) -> pa.Table:
+    rows = [{**asdict(e), "child_digest": digests[e.child], "parent_digest": digests[e.parent]} for e in edges]
+    return pa.Table.from_pylist(rows, schema=CONTAINMENT)
+
+
+def _read_edges(lake: Lake, snapshot: Snapshot) -> list[Edge]:
+    names = list(Edge.__dataclass_fields__)
+    edges = [Edge(**row) for row in lake.read(snapshot, names).to_pylist()]
+    return sorted(edges, key=lambda edge: (edge.child, edge.parent))
+
+
+# --- the plan ------------------------------------------------------------------------------------------------------------------
+
+
+def _plan(
+    lake: Lake, settings: Settings, inputs: tuple[Snapshot, ...], scan: _Scan, apart: Mapping[str, str]
+) -> tuple[Snapshot, list[PlanRow], bool]:
+    """The retention plan as a snapshot and as rows, and whether it was there already."""
+    code = code_digest("tasks.dedup")
+    params = settings.retention.model_dump()
+    key = stage_key(PLAN, code, inputs, params)
+    if (snapshot := lake.find(PLAN, key)) is not None:
+        rows = [PlanRow(**row) for row in lake.read(snapshot).to_pylist()]
+        return snapshot, sorted(rows, key=lambda row: row.table), True
+    n_bytes = scan.n_bytes or _sizes(_all_facts(lake, inputs))
+    edges = [(edge.child, edge.parent) for edge in scan.edges if edge.multiset]
+    plan = retention_plan(n_bytes, edges, apart, settings.retention)
+    rows = pa.Table.from_pylist([asdict(row) for row in plan], schema=RETENTION)
+    summary = {"n_retired": sum(row.parent is not None for row in plan), "monthly_cost": sum(row.monthly_cost for row in plan)}
+    return _commit(lake, PLAN, rows, Lineage(PLAN, key, code, (*inputs, scan.snapshot), params, summary)), plan, False
+
+
+def _commit(lake: Lake, table: str, rows: pa.Table, lineage: Lineage) -> Snapshot:
+    """Replace a table's rows in one commit."""
+    files = [write_part(lake.folder(table), rows.to_batches(), rows.schema)] if rows.num_rows else []
+    return lake.commit(table, rows.schema, files, lineage=lineage, overwrite=True)

@@ -1,0 +1,181 @@
+"""The Dask side of forgetting: worker functions over data files and over the objects of the residue scan. They decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from infra.contracts import DataFile
+from infra.files import Folder, Part, filesystem, read_part, write_part
+from infra.ids import I64, U64, Keys
+from infra.rowhash import row_hashes
+from infra.settings import SubjectSettings
+from tasks.forget.decoders import scan_file, scan_name
+from tasks.forget.locate import Mask, Sought, quarantined, rows_of
+from tasks.forget.residue import Findings, Target, Wanted
+from tasks.forget.seal import NO_ROW_ID
+
+Hash = tuple[int, int]
+Columns = tuple[str, ...]
+
+
+def _no_ids() -> I64:
+    return np.empty(0, np.int64)
+
+
+def _no_hashes() -> U64:
+    return np.empty((0, 2), np.uint64)
+
+
+@dataclass(frozen=True)
+class Hits:
+    """Rows found in one file: positions int64 (n,), row ids (n,), row hashes over the table's columns (n, 2).
+
+    `projected` holds, for each projection asked for, the hashes over its columns.
+    """
+
+    part: Part
+    positions: I64 = field(default_factory=_no_ids)
+    row_ids: I64 = field(default_factory=_no_ids)
+    hashes: U64 = field(default_factory=_no_hashes)
+    projected: tuple[U64, ...] = ()
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One file to write again without the rows at `positions`; `source` names the raw file its rows came from."""
+
+    part: Part
+    positions: I64
+    source: str
+
+
+def user_columns(schema: pa.Schema) -> list[str]:
+    """The columns that a table's row hashes cover: all but Lethe's own id."""
+    return [name for name in schema.names if name != "row_id"]
+
+
+# --- finding rows ---------------------------------------------------------------------------------------------------------------
+
+
+def locate_part(part: Part, subject: SubjectSettings, tokens: frozenset[str], projections: Sequence[Columns], keys: Keys) -> Hits:
+    """The rows of one file whose subject is among the tokens. Other columns are read only where somebody is found."""
+    masks = [rows_of(batch.column(0), subject.kind, tokens, keys) for batch in read_part(part, [subject.column])]
+    mask = np.concatenate([np.zeros(0, np.bool_), *masks])
+    return _hits(part, mask, projections, keys) if mask.any() else Hits(part, projected=tuple(_no_hashes() for _ in projections))
+
+
+def locate_quarantined(part: Part, kinds: Mapping[str, str], sought: Sought, keys: Keys) -> Hits:
+    """The rows of one quarantine file whose raw text names one of the subjects."""
+    found = [np.array([bool(token) for token in quarantined(batch, kinds, sought, keys)], np.bool_) for batch in read_part(part)]
+    mask = np.concatenate([np.zeros(0, np.bool_), *found])
+    return _hits(part, mask, (), keys) if mask.any() else Hits(part)
+
+
+def _hits(part: Part, mask: Mask, projections: Sequence[Columns], keys: Keys) -> Hits:
+    """What is to be known of the masked rows of a file before they are gone."""
+    columns = user_columns(part.schema)
+    ids, hashes, projected = [_no_ids()], [_no_hashes()], [[_no_hashes()] for _ in projections]
+    for batch, wanted in _with_mask(part, mask):
+        rows = batch.filter(pa.array(wanted))
+        ids.append(_row_ids(rows))
+        hashes.append(row_hashes(rows, columns, keys.row))
+        for held, projection in zip(projected, projections, strict=True):
+            held.append(row_hashes(rows, projection, keys.row))
+    joined = tuple(np.concatenate(held) for held in projected)
+    return Hits(part, np.flatnonzero(mask).astype(np.int64), np.concatenate(ids), np.concatenate(hashes), joined)
+
+
+def _row_ids(rows: pa.RecordBatch) -> I64:
+    if "row_id" not in rows.schema.names:
+        return np.full(rows.num_rows, NO_ROW_ID, np.int64)
+    return np.asarray(rows.column("row_id")).astype(np.int64)
+
+
+def _with_mask(part: Part, mask: Mask, columns: Sequence[str] | None = None) -> Iterator[tuple[pa.RecordBatch, Mask]]:
+    start = 0
+    for batch in read_part(part, columns):
+        yield batch, mask[start : start + batch.num_rows]
+        start += batch.num_rows
+
+
+# --- finding copies -------------------------------------------------------------------------------------------------------------
+
+
+def count_retained(hits: Hits, columns: Columns, wanted: Mapping[Hash, int], keys: Keys) -> I64:
+    """How often each wanted row hash (hash -> index) occurs over `columns` in the rows of a file that stay, int64 (n wanted,)."""
+    counts = np.zeros(len(wanted), np.int64)
+    mask = np.zeros(hits.part.file.n_rows, np.bool_)
+    mask[hits.positions] = True
+    for batch, erased in _with_mask(hits.part, mask, columns):
+        _, indices = matches(row_hashes(batch, columns, keys.row), wanted, skip=erased)
+        np.add.at(counts, indices, 1)
+    return counts
+
+
+def matches(hashes: U64, wanted: Mapping[Hash, int], *, skip: Mask | None = None) -> tuple[I64, I64]:
+    """(positions, indices into wanted) of the row hashes, uint64 (n, 2), that are wanted and not skipped."""
+    low = np.fromiter((low for low, _ in wanted), np.uint64, len(wanted))
+    near = np.isin(hashes[:, 0], low)
+    if skip is not None:
+        near &= ~skip
+    pairs = [(int(i), wanted.get((int(hashes[i, 0]), int(hashes[i, 1])), -1)) for i in np.flatnonzero(near)]
+    found = np.array([pair for pair in pairs if pair[1] >= 0], np.int64).reshape(-1, 2)
+    return found[:, 0], found[:, 1]
+
+
+@dataclass(frozen=True)
+class Copies:
+    """Rows of one file that equal erased rows: as `Hits`, with the index of the erased row hash that each equals."""
+
+    hits: Hits
+    indices: I64
+
+
+def find_copies(part: Part, columns: Columns, wanted: Mapping[Hash, int], keys: Keys) -> Copies:
+    """The rows of a file whose hash over `columns` is wanted."""
+    mask, indices, start = np.zeros(part.file.n_rows, np.bool_), [_no_ids()], 0
+    for batch in read_part(part, columns):
+        positions, found = matches(row_hashes(batch, columns, keys.row), wanted)
+        mask[positions + start] = True
+        indices.append(found)
+        start += batch.num_rows
+    return Copies(_hits(part, mask, (), keys) if mask.any() else Hits(part), np.concatenate(indices))
+
+
+# --- rewriting ------------------------------------------------------------------------------------------------------------------
+
+
+def rewrite_part(job: Rewrite, folder: Folder) -> DataFile | None:
+    """Write a file again without the named positions, every copy of a row apart; None when no row is left."""
+    mask = np.zeros(job.part.file.n_rows, np.bool_)
+    mask[job.positions] = True
+    if mask.all():
+        return None
+    kept = (batch.filter(pa.array(~erased)) for batch, erased in _with_mask(job.part, mask))
+    schema, stats = job.part.schema, list(job.part.file.stats)
+    return write_part(folder, kept, schema, source=job.source, stats=stats, digest_columns=user_columns(schema))
+
+
+# --- the residue scan -----------------------------------------------------------------------------------------------------------
+
+
+def scan_objects(targets: Sequence[Target], wanted: Wanted) -> Findings:
+    """Decode a group of objects. One that vanished meanwhile counts for nothing; a folder (URI ends in /) has only a name."""
+    return sum((_scan(target, wanted) for target in targets), Findings())
+
+
+def _scan(target: Target, wanted: Wanted) -> Findings:
+    if target.uri.endswith("/"):
+        return scan_name(target, wanted)
+    fs, path = filesystem(target.uri)
+    local = path if Path(path).is_file() else None
+    try:
+        with Path(path).open("rb") if local else fs.open(path, "rb") as file:
+            return scan_file(target, wanted, file, path=local)
+    except FileNotFoundError:
+        return Findings()

@@ -1,0 +1,165 @@
+"""The residue scan of a whole installation: lists every object and name, has workers decode them, and adds up what they found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from infra.cluster import Workers
+from infra.contracts import LetheError
+from infra.files import filesystem
+from infra.ids import I64
+from infra.lake import Lake
+from infra.settings import Settings
+from tasks.forget.frames import scan_objects
+from tasks.forget.plan import RECORDS, kinds_of_tables, subject_of
+from tasks.forget.residue import Findings, Target, Wanted
+from tasks.forget.seal import Seal
+
+_GROUP_BYTES = 32 << 20
+_GROUP_OBJECTS = 64
+_SEALED = "requests/"
+_SECRET = ("secret", "lake.lock", "public_key.pem")
+
+
+class ResidueError(LetheError):
+    """Something of the erased is still there; no certificate is written."""
+
+
+@dataclass(frozen=True)
+class Residue:
+    """What the scan decoded and found; `places` of hits and of mentions, never their values."""
+
+    n_objects: int
+    n_bytes: int
+    n_cells: int
+    n_opaque: int
+    hits: tuple[str, ...]
+    mentions: tuple[str, ...]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        counts = {name: value for name, value in asdict(self).items() if name not in ("hits", "mentions")}
+        return {**counts, "n_hits": len(self.hits), "n_mentions": len(self.mentions)}
+
+
+def scan(
+    lake: Lake, settings: Settings, sought: Mapping[str, frozenset[str]], seals: Sequence[Seal], workers: Workers
+) -> Residue:
+    """Decode everything in the lake, the tracking store and the private folder; look for the subjects and their erased rows."""
+    start = time.perf_counter()
+    row_ids, hashes = _gone(seals)
+    wanted = Wanted(lake.keys, dict(sought), kinds_of_tables(lake, settings), row_ids, hashes)
+    groups = list(_groups([*_lake_targets(lake, settings, sought), *_other_targets(settings, sought)]))
+    found = sum(workers.map(scan_objects, groups, wanted), Findings())
+    return Residue(**asdict(found), seconds=round(time.perf_counter() - start, 3))
+
+
+def refuse_residue(residue: Residue, n_named: int = 20) -> None:
+    """Raises `ResidueError` with the places when something was found."""
+    if residue.hits:
+        more = f"; and {len(residue.hits) - n_named} more" if len(residue.hits) > n_named else ""
+        raise ResidueError(
+            f"the residue scan found {len(residue.hits)} places: {'; '.join(residue.hits[:n_named])}{more}. "
+            "No certificate was written. Remove what lies there, then run: lethe forget"
+        )
+
+
+def _gone(seals: Sequence[Seal]) -> tuple[I64, frozenset[int]]:
+    """Ids and hashes of erased rows of which no copy was meant to stay."""
+    ids, hashes = [np.empty(0, np.int64)], set[int]()
+    for seal in seals:
+        rows = seal.rows.filter(seal.rows["gone"])
+        ids.append(np.asarray(rows["row_id"]).astype(np.int64))
+        lanes = zip(np.asarray(rows["low"]), np.asarray(rows["high"]), strict=True)
+        hashes.update(int(low) | int(high) << 64 for low, high in lanes)
+    joined = np.unique(np.concatenate(ids))
+    return joined[joined >= 0], frozenset(hashes)
+
+
+# --- what there is to scan ------------------------------------------------------------------------------------------------------
+
+
+def _lake_targets(lake: Lake, settings: Settings, sought: Mapping[str, frozenset[str]]) -> Iterator[Target]:
+    """Every object and folder under the lake's root, with what is known about the columns of its table."""
+    tables = sorted(lake.tables("records"), key=len, reverse=True)
+    known = {table: _columns_of(settings, table, sought) for table in tables}
+    named = _all_columns(settings, sought)
+    for target in walk(lake.root):
+        table = next((t for t in tables if target.name.startswith(f"{t}/")), None)
+        columns = known.get(table or "")
+        yield _described(target, named if columns is None else columns, columns is not None)
+
+
+def _described(target: Target, columns: frozenset[str], known: bool) -> Target:
+    return Target(target.uri, target.name, target.n_bytes, columns, known)
+
+
+def _columns_of(settings: Settings, table: str, sought: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
+    """The subject column of a table in the settings, if it is of a kind asked for; None for a table they do not know."""
+    name = table.removeprefix(RECORDS)
+    if name not in settings.tables and not any(name.startswith(f"{collection}/") for collection in settings.collections):
+        return None
+    subject = subject_of(settings, table)
+    return frozenset({subject.column.casefold()}) if subject and subject.kind in sought else frozenset()
+
+
+def _all_columns(settings: Settings, sought: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    sections = [*settings.tables.values(), *settings.collections.values()]
+    return frozenset(s.subject.column.casefold() for s in sections if s.subject and s.subject.kind in sought)
+
+
+def _other_targets(settings: Settings, sought: Mapping[str, frozenset[str]]) -> Iterator[Target]:
+    """The tracking store, its artifacts, the certificates, and the private folder without the secret and the sealed plans."""
+    columns = _all_columns(settings, sought)
+    for prefix, root in _other_roots(settings):
+        for target in walk(root):
+            if prefix == "private" and (target.name.startswith(_SEALED) or target.name in _SECRET):
+                continue
+            yield Target(target.uri, f"{prefix}/{target.name}", target.n_bytes, columns)
+
+
+def _other_roots(settings: Settings) -> list[tuple[str, str]]:
+    roots = [("artifacts", settings.artifacts_uri), ("private", str(settings.private_dir))]
+    roots.append(("certificates", str(settings.home / "certificates")))
+    database = tracking_file(settings)
+    if database is not None:
+        roots += [("tracking", str(path)) for path in sorted(database.parent.glob(database.name + "*"))]
+    return roots
+
+
+def tracking_file(settings: Settings) -> Path | None:
+    """The SQLite file of the tracking store; None where a server keeps it."""
+    uri = settings.tracking_uri
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def walk(root: str) -> Iterator[Target]:
+    """Every object under a root, and every folder (its URI ends in a slash); a root may be one file."""
+    fs, path = filesystem(root)
+    if not fs.exists(path):
+        return
+    scheme = root.partition("://")[0] + "://" if "://" in root else ""
+    found = fs.find(path, withdirs=True, detail=True)
+    for name, info in sorted(found.items()):
+        relative = str(name)[len(path) :].strip("/") or Path(str(name)).name
+        is_folder = info["type"] == "directory"
+        yield Target(f"{scheme}{name}{'/' if is_folder else ''}", relative, int(info.get("size") or 0))
+
+
+def _groups(targets: Sequence[Target]) -> Iterator[list[Target]]:
+    """Targets in groups worth a worker's while."""
+    group, n_bytes = list[Target](), 0
+    for target in targets:
+        if group and (n_bytes + target.n_bytes > _GROUP_BYTES or len(group) >= _GROUP_OBJECTS):
+            yield group
+            group, n_bytes = [], 0
+        group.append(target)
+        n_bytes += target.n_bytes
+    if group:
+        yield group

@@ -1,0 +1,277 @@
+"""The doors of forgetting: file requests, erase, and, after the ordinary stages have run again, certify."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from prefect import task
+
+from infra.cluster import connect
+from infra.contracts import CERTIFICATES, Lineage
+from infra.files import write_part
+from infra.ids import key_of
+from infra.lake import Lake
+from infra.settings import Settings
+from tasks.forget import erase as erasing
+from tasks.forget import ledger, seal
+from tasks.forget.certificate import digest_of, public_pem, sign
+from tasks.forget.merkle import absence
+from tasks.forget.plan import subject_kinds
+from tasks.forget.scan import Residue, refuse_residue, scan, tracking_file
+
+_LOG = logging.getLogger("lethe.forget")
+_TABLE = "certificates"
+_PACKAGES = ("lethe", "deltalake", "pyarrow", "numpy", "torch")
+_NOT_COVERED = (
+    "backups, replicas and object versions of the storage",
+    "exports, and copies that left the lake",
+    "models and predictions that were handed out before",
+    "printable runs only were looked at in opaque objects (images, unknown formats, freed pages of databases)",
+)
+
+
+@dataclass(frozen=True)
+class EraseResult:
+    """What an erasure took away. `n_rows` counts all erased rows, copies and rejected lines too; times are ISO 8601."""
+
+    requests: tuple[str, ...]
+    tables: tuple[erasing.TableErasure, ...]
+    n_rows: int
+    hidden: str
+    erased: str
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def of_json(document: Mapping[str, Any]) -> EraseResult:
+        tables = tuple(erasing.TableErasure.of_json(table) for table in document["tables"])
+        return EraseResult(**{**document, "requests": tuple(document["requests"]), "tables": tables})
+
+
+@dataclass(frozen=True)
+class CertificateResult:
+    """One signed certificate and where it lies."""
+
+    request_id: str
+    path: str
+    residue_hits: int
+    n_mentions: int
+
+
+# --- requests -------------------------------------------------------------------------------------------------------------------
+
+
+def register_requests(settings: Settings, subjects: Sequence[tuple[str, Any]]) -> list[str]:
+    """File deletion requests for (kind, id) subjects, durably, in one commit; returns their ids in the same order.
+
+    Raises `ledger.UnknownKindError` for a kind that no table of lethe.toml has.
+    """
+    return ledger.register(Lake.open(settings), subjects, kinds=subject_kinds(settings))
+
+
+def open_requests(settings: Settings, request_ids: Sequence[str] | None = None) -> list[str]:
+    """Ids of the requests without a certificate: all of them, or those among the named ones. Raises `UnknownRequestError`."""
+    lake = Lake.open(settings)
+    found = ledger.requests(lake) if request_ids is None else ledger.pick(lake, request_ids)
+    return [request.request_id for request in found if request.state != ledger.CERTIFIED]
+
+
+def request_states(settings: Settings) -> list[dict[str, Any]]:
+    """Id, kind, state and the time of that state of every request, oldest first."""
+    found = ledger.requests(Lake.open(settings))
+    return [{"request_id": r.request_id, "kind": r.kind, "state": r.state, "at": r.times[r.state]} for r in found]
+
+
+def purge_derived(settings: Settings) -> list[str]:
+    """Give up the old versions of all derived tables, which may know erased row ids; returns the tables' names."""
+    return erasing.purge_derived(Lake.open(settings))
+
+
+# --- erase ----------------------------------------------------------------------------------------------------------------------
+
+
+@task(name="erase", persist_result=False)
+def erase(settings: Settings, request_ids: Sequence[str], *, scheduler: str | None = None) -> EraseResult:
+    """Erase the subjects of the requests from all tables and their history. What was erased before is told from the ledger."""
+    start = time.perf_counter()
+    lake = Lake.open(settings)
+    requests = ledger.pick(lake, request_ids)
+    fresh = [request for request in requests if request.state == ledger.RECEIVED]
+    results = _recorded(request.details.get(ledger.ERASED) for request in requests)
+    if fresh:
+        with connect(scheduler) as workers:
+            done = erasing.erase_subjects(lake, settings, fresh, workers)
+        ids = tuple(request.request_id for request in fresh)
+        result = EraseResult(
+            ids, done.tables, _n_rows(done.tables), done.hidden, done.erased, round(time.perf_counter() - start, 3)
+        )
+        ledger.advance(lake, ids, ledger.ERASED, result.as_json())
+        _LOG.info("erased %d rows of %d requests from %d tables", result.n_rows, len(ids), len(result.tables))
+        results.append(result)
+    return _joined(results)
+
+
+def _n_rows(tables: Sequence[erasing.TableErasure]) -> int:
+    return sum(table.n_erased for table in tables)
+
+
+def _recorded(details: Any) -> list[EraseResult]:
+    """Results of earlier erasures, each once (all requests of a batch tell the same)."""
+    texts = dict.fromkeys(json.dumps(detail, sort_keys=True) for detail in details if detail)
+    return [EraseResult.of_json(json.loads(text)) for text in texts]
+
+
+def _joined(results: Sequence[EraseResult]) -> EraseResult:
+    if len(results) == 1:
+        return results[0]
+    tables = tuple(table for result in results for table in result.tables)
+    requests = tuple(dict.fromkeys(request for result in results for request in result.requests))
+    hidden, erased = max((r.hidden for r in results), default=""), max((r.erased for r in results), default="")
+    return EraseResult(requests, tables, _n_rows(tables), hidden, erased, sum(r.seconds for r in results))
+
+
+# --- certify --------------------------------------------------------------------------------------------------------------------
+
+
+@task(name="certify", persist_result=False)
+def certify(
+    settings: Settings,
+    request_ids: Sequence[str],
+    *,
+    erased: EraseResult,
+    redone: Mapping[str, Any],
+    scheduler: str | None = None,
+) -> list[CertificateResult]:
+    """Scan everything for residues and, if there are none, sign one certificate a request, each naming the one before.
+
+    `redone` is what the stages run again say (plain JSON): stages, models, revoked, and optionally `retrained` (a time),
+    `environment`, `not_covered`, and `subjects` (retained tokens, for a proof of absence). Raises `ResidueError` with places.
+    """
+    lake = Lake.open(settings)
+    ledger.advance(lake, list(request_ids), ledger.RETRAINED, {key: redone[key] for key in redone if key != "subjects"})
+    requests = [r for r in ledger.pick(lake, request_ids) if r.state != ledger.CERTIFIED]
+    seals = seal.load(settings.private_dir / "requests", request_ids)
+    with lake.writing(), connect(scheduler) as workers:
+        residue = scan(lake, settings, erasing.tokens_by_kind(requests), seals, workers)
+        refuse_residue(residue)
+        envelopes = _envelopes(lake, settings, requests, erased, redone, residue)
+        paths = _publish(lake, settings, envelopes)
+    ledger.advance(lake, list(envelopes), ledger.CERTIFIED, {"mentions": list(residue.mentions[:50])})
+    seal.drop(seals, {r.request_id for r in ledger.requests(lake) if r.state == ledger.CERTIFIED})
+    return [CertificateResult(name, str(path), len(residue.hits), len(residue.mentions)) for name, path in paths.items()]
+
+
+def _envelopes(
+    lake: Lake,
+    settings: Settings,
+    requests: Sequence[ledger.Request],
+    erased: EraseResult,
+    redone: Mapping[str, Any],
+    residue: Residue,
+) -> dict[str, bytes]:
+    """The signed envelope of each request; each names the digest of the one before it."""
+    common = _common(settings, erased, redone, residue)
+    previous, signed = _last_digest(lake), dict[str, bytes]()
+    for request in requests:
+        proof = {"absence": absence(redone["subjects"], request.subject)} if "subjects" in redone else {}
+        certificate = {**common, **proof, **_of_request(request, erased, redone), "previous": previous}
+        signed[request.request_id] = sign(certificate, lake.keys)
+        previous = digest_of(signed[request.request_id])
+    return signed
+
+
+def _common(settings: Settings, erased: EraseResult, redone: Mapping[str, Any], residue: Residue) -> dict[str, Any]:
+    tables = [{**table.as_json(), "purge": dict(table.purge or {})} for table in erased.tables]
+    return {
+        "batch": list(erased.requests),
+        "tables": [{**table, "before": _plain(table["before"]), "after": _plain(table["after"])} for table in tables],
+        "redone": {key: redone[key] for key in ("stages", "models", "revoked") if key in redone},
+        "residue": residue.as_json(),
+        "environment": dict(redone.get("environment") or environment()),
+        "not_covered": _not_covered(settings, erased, redone),
+        "replay": "lethe curate && lethe train",
+    }
+
+
+def _plain(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: snapshot[name] for name in ("version", "digest", "n_rows")}
+
+
+def _of_request(request: ledger.Request, erased: EraseResult, redone: Mapping[str, Any]) -> dict[str, Any]:
+    retrained = _moment(redone.get("retrained"), erased.erased)
+    times = {"received": request.times[ledger.RECEIVED], "hidden": erased.hidden, "erased": erased.erased, "retrained": retrained}
+    return {"request_id": request.request_id, "subject": {"kind": request.kind, "token": request.subject}, "times": times}
+
+
+def _moment(told: Any, earliest: str) -> str:
+    """The time that the flow tells, which may count whole seconds only, and never one before the rows were erased."""
+    moment = datetime.fromisoformat(str(told)) if told else datetime.now(UTC)
+    return max(moment, datetime.fromisoformat(earliest)).isoformat(timespec="microseconds")
+
+
+def _not_covered(settings: Settings, erased: EraseResult, redone: Mapping[str, Any]) -> list[str]:
+    raw = sorted({source for table in erased.tables for source in table.sources})
+    remote = [] if tracking_file(settings) else ["the database of the tracking server (its artifacts were scanned)"]
+    sources = [f"raw file, not rewritten; its rows of the subject are refused at ingest: {source}" for source in raw]
+    return [*_NOT_COVERED, *remote, *sources, *redone.get("not_covered", ())]
+
+
+def environment() -> dict[str, str]:
+    """What made the certificate: the interpreter, the machine and the packages that read, wrote and hashed."""
+    facts = {"python": platform.python_version(), "machine": platform.machine(), "system": platform.system()}
+    return {**facts, **{name: found for name in _PACKAGES if (found := _version(name))}}
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _last_digest(lake: Lake) -> str:
+    """The digest of the newest certificate; empty for the first one."""
+    if not lake.exists(_TABLE):
+        return ""
+    table = lake.read(lake.snapshot(_TABLE))
+    newest = pc.index(table["issued"], pc.max(table["issued"])).as_py()
+    return digest_of(table["envelope"][newest].as_py().encode()) if newest >= 0 else ""
+
+
+def _publish(lake: Lake, settings: Settings, envelopes: Mapping[str, bytes]) -> dict[str, Path]:
+    """Write the certificates and the public key beside the lake, and the envelopes into it."""
+    folder = settings.home / "certificates"
+    _write(settings.private_dir / "public_key.pem", public_pem(lake.keys))
+    for request_id, envelope in envelopes.items():
+        _write(folder / f"{request_id}.json", envelope)
+    start = datetime.now(UTC)
+    rows = [
+        {"request_id": request_id, "issued": start + timedelta(microseconds=i), "envelope": envelope.decode("ascii")}
+        for i, (request_id, envelope) in enumerate(envelopes.items())
+    ]
+    if rows:
+        file = write_part(lake.folder(_TABLE), pa.Table.from_pylist(rows, schema=CERTIFICATES).to_batches(), CERTIFICATES)
+        lake.commit(_TABLE, CERTIFICATES, [file], lineage=Lineage("certify", key_of("certify", file.digest), ""))
+    return {request_id: folder / f"{request_id}.json" for request_id in envelopes}
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file whole: a reader meets the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"draft-{uuid.uuid4().hex}")
+    draft.write_bytes(content)
+    draft.replace(path)

@@ -1,0 +1,131 @@
+"""Importance weights of real text: our kernel against `data-selection` 1.0.3, the reference implementation of DSIR.
+
+    python tests/bench/bench_select.py --reference-python REF/bin/python [--mb 16] [--data ../shared/data/text]
+
+REF is a virtual environment of its own: `pip install data-selection==1.0.3 nltk==3.9.1`. Both run on one core over the same
+documents, with 10,000 buckets: fit (n-gram counts of pool and target), then weights (a score for every pool document). The
+figures are MB of text per CPU second. The reference reads JSON lines, its only input; ours is given as the kernel alone, over
+Arrow arrays, and as reading zstd Parquet and running the kernel. Without --reference-python only ours is shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tasks.kernels.ngrams import count_ngrams, score_ngrams
+from tasks.select.weights import log_ratios
+
+DATA = Path(__file__).parents[2].parent / "shared" / "data" / "text"
+POOL, TARGET = ("newsgroups20", "medquad"), "target_product_reviews"
+N_BUCKETS, REPEATS = 10_000, 5
+
+REFERENCE = """
+import json, resource, sys
+import numpy as np
+from data_selection import HashedNgramDSIR
+
+def cpu_s():
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in used)
+
+dsir = HashedNgramDSIR([sys.argv[1]], [sys.argv[2]], cache_dir=sys.argv[3], num_proc=1)
+start = cpu_s(); dsir.fit_importance_estimator(num_tokens_to_fit="all")
+fitted = cpu_s(); dsir.compute_importance_weights()
+done = cpu_s()
+n_tokens = sum(int(np.load(path).sum()) for path in dsir.perexample_metadata_dir.glob("*.npy"))
+print(json.dumps({"fit": fitted - start, "weights": done - fitted, "n_tokens": n_tokens}))
+"""
+
+
+def texts(path: Path, n_bytes: int) -> list[str]:
+    """The first documents of a file, about so many bytes of them."""
+    found, size = list[str](), 0
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        for line in lines:
+            if size >= n_bytes:
+                break
+            found.append(json.loads(line)["text"])
+            size += len(found[-1].encode())
+    return found
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    """The least CPU seconds of some runs, all threads."""
+    taken = list[float]()
+    for _ in range(REPEATS):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return min(taken)
+
+
+def ours(pool: pa.Array, target: pa.Array, place: Path) -> dict[str, dict[str, float]]:
+    for name, array in (("pool", pool), ("target", target)):
+        pq.write_table(pa.table({"text": array}), place / f"{name}.parquet", compression="zstd")
+
+    def read(name: str) -> pa.ChunkedArray:
+        return pq.read_table(place / f"{name}.parquet", use_threads=False).column("text")
+
+    def fit(pool: pa.Array | pa.ChunkedArray, target: pa.Array | pa.ChunkedArray) -> np.ndarray:
+        counts = [count_ngrams(array, n_buckets=N_BUCKETS, seed=0) for array in (target, pool)]
+        return log_ratios(*counts, smoothing=0.1)
+
+    ratios = fit(pool, target)
+    n_tokens = int(score_ngrams(pool, ratios, seed=0)[1].sum())
+    kernel = {"fit": cpu_s(lambda: fit(pool, target)), "weights": cpu_s(lambda: score_ngrams(pool, ratios, seed=0))}
+    whole = {
+        "fit": cpu_s(lambda: fit(read("pool"), read("target"))),
+        "weights": cpu_s(lambda: score_ngrams(read("pool"), ratios, seed=0)),
+    }
+    return {"lethe, kernel": {**kernel, "n_tokens": n_tokens}, "lethe, from Parquet": {**whole, "n_tokens": n_tokens}}
+
+
+def reference(python: str, pool: pa.Array, target: pa.Array, place: Path) -> dict[str, float]:
+    for name, array in (("pool", pool), ("target", target)):
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in array.to_pylist())
+        (place / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    command = [python, "-c", REFERENCE, str(place / "pool.jsonl"), str(place / "target.jsonl"), str(place / "cache")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="n-gram fit and weights against data-selection 1.0.3")
+    parser.add_argument("--reference-python")
+    parser.add_argument("--mb", type=float, default=16.0, help="MB of pool text, half from each source")
+    parser.add_argument("--data", type=Path, default=DATA)
+    chosen = parser.parse_args()
+    half = int(chosen.mb * 1e6 / len(POOL))
+    pool = pa.array([text for name in POOL for text in texts(chosen.data / f"{name}.jsonl.gz", half)])
+    target = pa.array(texts(chosen.data / f"{TARGET}.jsonl.gz", half))
+    sizes = {"fit": (n_bytes(pool) + n_bytes(target)) / 1e6, "weights": n_bytes(pool) / 1e6}
+    with tempfile.TemporaryDirectory() as place:
+        rows = ours(pool, target, Path(place))
+        if chosen.reference_python:
+            rows["data-selection 1.0.3"] = reference(chosen.reference_python, pool, target, Path(place))
+    print(f"{len(pool):,} pool documents, {sizes['weights']:.1f} MB; target {sizes['fit'] - sizes['weights']:.1f} MB; one core")
+    print(f"{'':24}{'fit MB/CPU s':>14}{'weights MB/CPU s':>18}{'both':>9}{'ratio':>8}{'tokens':>13}")
+    rates = {name: sum(sizes.values()) / (row["fit"] + row["weights"]) for name, row in rows.items()}
+    for name, row in rows.items():
+        fit, weights = (sizes[step] / row[step] for step in ("fit", "weights"))
+        ratio = f"{rates[name] / rates['data-selection 1.0.3']:.0f}x" if "data-selection 1.0.3" in rates else "-"
+        print(f"{name:24}{fit:>14.1f}{weights:>18.1f}{rates[name]:>9.1f}{ratio:>8}{row['n_tokens']:>13,}")
+
+
+def n_bytes(array: pa.Array) -> int:
+    return sum(len(text.encode()) for text in array.to_pylist())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""The whole act: register, erase, certify, on a lake with the person in every kind of place."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from infra.contracts import SELECTION, LetheError, Lineage, StaleSnapshot
+from infra.files import write_part
+from infra.ids import Digest, subject_token
+from tasks.forget import erase as erasing
+from tasks.forget import ledger, seal
+from tasks.forget.certificate import contents, digest_of, problems_of, problems_of_files
+from tasks.forget.scan import ResidueError
+from tasks.forget.task import (
+    EraseResult,
+    certify,
+    erase,
+    open_requests,
+    purge_derived,
+    register_requests,
+    request_states,
+)
+from tests.tasks.forget.conftest import OTHERS, VICTIM, House, people, records, rows_of
+
+
+def _erase(house: House, ids: list[str]) -> EraseResult:
+    return erase.fn(house.settings, ids)
+
+
+def _certify(house: House, ids: list[str], erased: EraseResult) -> list:
+    return certify.fn(house.settings, ids, erased=erased, redone={"stages": [], "models": [], "revoked": []})
+
+
+def _values(house: House, table: str, column: str) -> list:
+    return house.lake.read(house.lake.snapshot(table), [column])[column].to_pylist()
+
+
+def test_nobody_is_left_and_everybody_else_stays(populated: House) -> None:
+    before = {name: populated.lake.snapshot(name) for name in populated.lake.tables("records")}
+    ids = register_requests(populated.settings, [("user", VICTIM)])
+    result = _erase(populated, ids)
+
+    assert sorted(_values(populated, "records/people", "email")) == sorted([*OTHERS, OTHERS[0], OTHERS[1]])
+    assert _values(populated, "records/visits", "who") == [OTHERS[0], None]
+    assert _values(populated, "records/wide", "email") == [*OTHERS, OTHERS[0]]
+    assert _values(populated, "quarantine", "line") == [1, 2]
+    assert _values(populated, "records/cities", "city") == ["Rome 0", "Rome 1", "Rome 2", "Oslo 0"]
+    lost = {t.table: (t.how, t.n_erased, t.n_files) for t in result.tables}
+    assert lost == {
+        "records/people": ("subject", 3, 2),
+        "records/visits": ("subject", 1, 1),
+        "records/cities": ("copy", 3, 1),
+        "records/wide": ("copy", 3, 1),
+        "quarantine": ("text", 1, 1),
+    }
+    assert result.n_rows == 11
+    for table in result.tables:
+        assert Digest.parse(table.after.digest).n_rows == table.before.n_rows - table.n_erased
+        if table.table in before:
+            assert table.before == before[table.table]
+
+
+def test_certificate_of_a_clean_house_verifies(populated: House) -> None:
+    ids = register_requests(populated.settings, [("user", VICTIM)])
+    erased = _erase(populated, ids)
+    [certificate] = _certify(populated, ids, erased)
+
+    path = Path(certificate.path)
+    assert problems_of(path, populated.settings.private_dir / "public_key.pem") == []
+    assert problems_of_files(path.parent) == {}
+    assert certificate.residue_hits == 0
+    text = path.read_text() + json.dumps(contents(path.read_bytes()))
+    assert VICTIM not in text
+    found = contents(path.read_bytes())
+    assert found["subject"] == {"kind": "user", "token": subject_token(populated.lake.keys, "user", VICTIM)}
+    assert any("raw/people.csv" in line for line in found["not_covered"])
+    assert found["residue"]["n_cells"] > 100
+    assert request_states(populated.settings)[0]["state"] == "certified"
+    assert open_requests(populated.settings) == []
+    assert list((populated.settings.private_dir / "requests").iterdir()) == []
+
+
+def test_certificates_form_a_chain(populated: House) -> None:
+    for value in (VICTIM, OTHERS[0]):
+        ids = register_requests(populated.settings, [("user", value)])
+        _certify(populated, ids, _erase(populated, ids))
+    table = populated.lake.read(populated.lake.snapshot("certificates")).sort_by("issued")
+    envelopes = [text.encode() for text in table["envelope"].to_pylist()]
+    assert [contents(e)["previous"] for e in envelopes] == ["", *(digest_of(e) for e in envelopes[:-1])]
+
+
+def test_two_subjects_in_one_batch(populated: House) -> None:
+    ids = register_requests(populated.settings, [("user", VICTIM), ("user", OTHERS[0]), ("user", "never@seen.example")])
+    erased = _erase(populated, ids)
+    certificates = _certify(populated, ids, erased)
+    assert [c.request_id for c in certificates] == ids
+    assert _values(populated, "records/visits", "who") == [None]
+    assert all(problems_of(Path(c.path)) == [] for c in certificates)
+
+
+def test_a_residue_refuses_the_certificate_and_names_no_value(populated: House) -> None:
+    ids = register_requests(populated.settings, [("user", VICTIM)])
+    erased = _erase(populated, ids)
+    stray = Path(populated.settings.lake_uri) / "records" / "people" / "_x" / f"email={VICTIM}"
+    stray.mkdir(parents=True)
+    (stray / "leak.json").write_text(json.dumps({"who": VICTIM}))
+    with pytest.raises(ResidueError) as refused:
+        _certify(populated, ids, erased)
+    assert "leak.json" in str(refused.value)
+    assert VICTIM not in str(refused.value)
+    assert not (populated.settings.home / "certificates").exists()
+    assert open_requests(populated.settings) == ids
+
+
+def test_derived_rows_are_residues_until_they_are_redone_and_purged(populated: House) -> None:
+    column = populated.lake.read(populated.lake.snapshot("records/people"))
+    ids = [i for i, email in zip(column["row_id"].to_pylist(), column["email"].to_pylist(), strict=True) if email == VICTIM]
+    decisions = [{"row_id": i, "keep": True, "reason": "kept", "log_weight": 0.0, "key": 0.0} for i in [*ids, 5]]
+    rows_of("selection/d", SELECTION, decisions, populated.lake)
+    wanted = register_requests(populated.settings, [("user", VICTIM)])
+    erased = _erase(populated, wanted)
+    with pytest.raises(ResidueError, match="row id"):
+        _certify(populated, wanted, erased)
+
+    folder = populated.lake.folder("selection/d")
+    file = write_part(folder, pa.Table.from_pylist(decisions[-1:], schema=SELECTION).to_batches(), SELECTION)
+    populated.lake.commit("selection/d", SELECTION, [file], lineage=Lineage("select", "k2", ""), overwrite=True)
+    with pytest.raises(ResidueError, match="selection/d"):
+        _certify(populated, wanted, erased)
+    assert "selection/d" in purge_derived(populated.settings)
+    assert _certify(populated, wanted, erased)[0].residue_hits == 0
+
+
+@pytest.mark.parametrize("n_commits", [0, 2, 4])
+def test_a_killed_erasure_goes_on_and_tells_the_same(populated: House, monkeypatch: pytest.MonkeyPatch, n_commits: int) -> None:
+    """Killed after any number of tables: the next run finishes, and its result has every table with its first snapshot."""
+    before = {name: populated.lake.snapshot(name) for name in populated.lake.tables("records")}
+    ids = register_requests(populated.settings, [("user", VICTIM)])
+    real, calls = erasing._commit, []
+
+    def dying(*args):
+        if len(calls) == n_commits:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(erasing, "_commit", dying)
+    with pytest.raises(KeyboardInterrupt):
+        _erase(populated, ids)
+    monkeypatch.setattr(erasing, "_commit", real)
+
+    sealed = list((populated.settings.private_dir / "requests").iterdir())
+    assert [stat.S_IMODE(path.stat().st_mode) for path in sealed] == [0o600]
+    result = _erase(populated, ids)
+    assert {t.table: t.n_erased for t in result.tables} == {
+        "records/people": 3,
+        "records/visits": 1,
+        "records/cities": 3,
+        "records/wide": 3,
+        "quarantine": 1,
+    }
+    assert all(t.before == before[t.table] for t in result.tables if t.table in before)
+    assert len(seal.load(populated.settings.private_dir / "requests", ids)) == 1
+    [certificate] = _certify(populated, ids, result)
+    assert problems_of(Path(certificate.path)) == []
+
+
+def test_erase_again_tells_what_the_ledger_holds(populated: House) -> None:
+    ids = register_requests(populated.settings, [("user", VICTIM)])
+    first = _erase(populated, ids)
+    assert _erase(populated, ids) == first
+
+
+def test_erasing_equals_never_having_been_there(house: House) -> None:
+    """Law 3: the same digest and the same row ids as in a lake that never saw the person, whatever the files."""
+    everyone, strangers = people([*OTHERS, None]), people([VICTIM, VICTIM], "Oslo")
+    records(house.lake, "people", [pa.concat_tables([strangers.slice(0, 1), everyone]), strangers.slice(1), everyone.slice(0, 2)])
+    _erase(house, register_requests(house.settings, [("user", VICTIM)]))
+    never = records(house.lake, "never", [pa.concat_tables([everyone, everyone.slice(0, 2)])])
+    left = house.lake.snapshot("records/people")
+    assert left.digest == never.digest
+    assert [part.file.n_rows for part in house.lake.parts(left)] in ([2, 4], [4, 2])
+
+
+def test_a_table_of_one_person_is_left_empty(house: House) -> None:
+    records(house.lake, "people", [people([VICTIM]), people([VICTIM])])
+    ids = register_requests(house.settings, [("user", VICTIM)])
+    result = _erase(house, ids)
+    left = house.lake.snapshot("records/people")
+    assert (left.n_rows, left.digest) == (0, str(Digest()))
+    assert house.lake.read(left).schema.names == ["row_id", "email", "city", "spend"]
+    assert _certify(house, ids, result)[0].residue_hits == 0
+
+
+def test_a_version_before_the_erasure_is_gone(populated: House) -> None:
+    """The row that haunts: whoever left before, by a rewrite, still lay in the history and in the log."""
+    before = populated.lake.snapshot("records/visits")
+    _erase(populated, register_requests(populated.settings, [("user", VICTIM)]))
+    with pytest.raises(StaleSnapshot):
+        populated.lake.parts(before)
+
+
+def test_a_table_of_a_collection_may_lack_the_subject_column(house: House) -> None:
+    records(house.lake, "visits", [pa.table({"elsewhere": [VICTIM]})])
+    result = _erase(house, register_requests(house.settings, [("user", VICTIM)]))
+    assert result.tables == ()
+
+
+def test_unknown_kind_is_refused(house: House) -> None:
+    with pytest.raises(ledger.UnknownKindError, match="customer, user"):
+        register_requests(house.settings, [("patient", "7")])
+    with pytest.raises(LetheError, match="bytes"):
+        register_requests(house.settings, [("user", "")])
+    assert open_requests(house.settings) == []
