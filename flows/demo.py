@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from prefect.client.orchestration import get_client
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -25,7 +26,7 @@ from tasks.ingest.task import IngestedTable
 from tasks.train.task import TrainResult
 
 _T = TypeVar("_T")
-N_STEPS = 9
+N_STEPS = 10
 
 
 class DemoFailed(LetheError):
@@ -80,6 +81,7 @@ def _walk_through(walk: _Walk, directory: Path) -> tuple[Path, Path]:
         lambda: write_raw(directory),
         lambda _: "docstrings of the installed packages, scikit-learn's tables, digits",
     )
+    walk.step("start Prefect", _server_version, lambda version: f"a temporary server {version} of this command")
     tables = walk.step("ingest", lambda: ingest_tables(None, config), _ingested)
     scanned = walk.step("dedup", lambda: scan(config), _scanned)
     curated = walk.step("curate docs", lambda: curate(["docs"], config)[0], _curated)
@@ -97,6 +99,11 @@ def _walk_through(walk: _Walk, directory: Path) -> tuple[Path, Path]:
     }
     report = walk.step("report", lambda: write_report(directory, facts, walk.steps), str)
     return report, Path(path)
+
+
+def _server_version() -> str:
+    with get_client(sync_client=True) as client:
+        return client.api_version()
 
 
 def _forget(package: str, config: str) -> Forgotten:

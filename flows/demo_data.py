@@ -47,6 +47,7 @@ SETTINGS = """\
 
 [lake]
 root = "lake"
+sample_rows = 8000                 # statistics from about so many rows; a subject outside them moves one shard only
 
 [tables.docs]                      # today's export: the docstrings of the installed packages
 source  = ["raw/docs/today.jsonl.gz"]
@@ -96,6 +97,8 @@ kind    = "image"
 label   = "digit"
 shards  = 2
 slices  = 2
+epochs  = 20
+learning_rate = 0.01
 """
 
 
@@ -172,8 +175,10 @@ def _write_docs(raw: Path, records: Sequence[Record]) -> None:
         file.writelines(json.dumps(r) + "\n" for n, r in enumerate(records) if n % 10)
         file.write('{"package": "a line that the export did not finish", "module": \n')
     packages = sorted({r["package"] for r in records})
-    for package in [*packages[:: max(1, len(packages) // N_EXTRACTS)], _package_to_forget(records)]:
-        _write_csv(raw / "extracts" / f"{package.replace('.', '-')}.csv", [r for r in records if r["package"] == package])
+    chosen = [*packages[:: max(1, len(packages) // N_EXTRACTS)], _package_to_forget(records)]
+    for number, package in enumerate(dict.fromkeys(chosen), 1):
+        # Not named for the package: a name is not erased with the rows.
+        _write_csv(raw / "extracts" / f"ticket-{number:02d}.csv", [r for r in records if r["package"] == package])
 
 
 def _write_csv(path: Path, records: Sequence[Record]) -> None:

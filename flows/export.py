@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -36,26 +38,24 @@ def export(config: Path, name: str, to: str) -> ExportDocument:
     kept = kept_ids(lake.parts(training_set))
     fs.makedirs(folder, exist_ok=True)
     taken = np.zeros(len(kept), np.bool_)
-    sizes = [_write(fs, f"{folder}/part-{uuid.uuid4().hex}.parquet", part, kept, taken) for s in pool for part in lake.parts(s)]
-    written = [size for size in sizes if size]
+    places = ((f"{folder}/part-{uuid.uuid4().hex}.parquet", part) for s in pool for part in lake.parts(s))
+    written = [size for path, part in places if (size := _write(fs, path, _kept(part, kept, taken), part.schema))]
     return ExportDocument(dataset=name, to=to, n_rows=int(taken.sum()), n_files=len(written), n_bytes=sum(written))
 
 
-def _write(fs: object, path: str, part: Part, kept: I64, taken: np.ndarray) -> int:
-    """Write the kept records of one file that no earlier file gave; returns the bytes written, 0 if there are none."""
-    batches = list(_kept(part, kept, taken))
-    batches = _kept(part, kept, taken)
+def _write(fs: Any, path: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> int:
+    """Write batches as one Parquet file; returns its bytes, 0 (and no file) when there is no batch."""
     first = next(batches, None)
     if first is None:
         return 0
-    with fs.open(path, "wb") as sink, pq.ParquetWriter(sink, part.schema, compression="zstd") as writer:  # type: ignore[attr-defined]
-        writer.write_batch(first)
-        for batch in batches:
+    with fs.open(path, "wb") as sink, pq.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for batch in chain([first], batches):
             writer.write_batch(batch)
-    return int(fs.info(path)["size"])  # type: ignore[attr-defined]
+    return int(fs.info(path)["size"])
 
 
 def _kept(part: Part, kept: I64, taken: np.ndarray) -> Iterator[pa.RecordBatch]:
+    """The kept records of one file that no earlier file gave, each once; marks them in `taken`."""
     for batch in read_part(part):
         ids = np.asarray(batch.column("row_id"))
         _, first = np.unique(ids, return_index=True)

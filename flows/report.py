@@ -1,4 +1,6 @@
-"""The demonstration's report: one HTML page of what each stage did, without scripts and without anything fetched from elsewhere."""
+"""The demonstration's report: one HTML page of what each stage did, without scripts and without anything fetched from
+elsewhere.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,10 @@ def deduped(result: DedupResult) -> d.DedupDocument:
     return d.DedupDocument(
         n_tables=result.n_tables,
         edges=[d.Edge.model_validate(e) for e in result.edges],
-        plan=[d.PlanRow(table=p.table, action=p.action, bytes=p.n_bytes, parent=p.parent or "", reason=p.reason) for p in result.plan],
+        plan=[
+            d.PlanRow(table=p.table, action=p.action, bytes=p.n_bytes, parent=p.parent or "", reason=p.reason)
+            for p in result.plan
+        ],
         bytes_read=result.bytes_read,
         seconds=result.seconds,
         found=result.found,
@@ -128,7 +131,25 @@ def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
     return table
 
 
-_TEXTUAL = set("table digest child parent step action reason dataset model request state shard metric what at".split())
+_TEXTUAL = set(
+    [
+        "table",
+        "digest",
+        "child",
+        "parent",
+        "step",
+        "action",
+        "reason",
+        "dataset",
+        "model",
+        "request",
+        "state",
+        "shard",
+        "metric",
+        "what",
+        "at",
+    ]
+)
 
 
 def _found(found: bool, seconds: float) -> str:

@@ -127,8 +127,8 @@ def connect(scheduler: Scheduler) -> Iterator[Workers]:
 def cluster(settings: Settings, *, n_bytes: int) -> Iterator[Scheduler]:
     """Where work over `n_bytes` of data is sent; None means that this process does it.
 
-    `[cluster] scheduler` (or LETHE_SCHEDULER) names one that runs already; else CUDA workers where GPUs are (`device`), else local
-    processes when the work is worth their start. Clusters of our own start with the first work and end here.
+    `[cluster] scheduler` (or LETHE_SCHEDULER) names one that runs already; else CUDA workers where GPUs are (`device`), else
+    local processes when the work is worth their start. Clusters of our own start with the first work and end here.
     """
     wanted = settings.cluster
     if wanted.scheduler is not None:
@@ -165,13 +165,16 @@ def _wants_gpu(wanted: ClusterSettings) -> bool:
 
 @contextmanager
 def _local_cluster(wanted: ClusterSettings) -> Iterator[str]:
-    with dask.config.set(_DASK), LocalCluster(
-        n_workers=_n_workers(wanted),
-        threads_per_worker=1,
-        memory_limit=wanted.worker_memory,
-        host="127.0.0.1",
-        dashboard_address=None,  # pyright: ignore[reportArgumentType] - None switches it off
-    ) as local:
+    with (
+        dask.config.set(_DASK),
+        LocalCluster(
+            n_workers=_n_workers(wanted),
+            threads_per_worker=1,
+            memory_limit=wanted.worker_memory,
+            host="127.0.0.1",
+            dashboard_address=None,  # pyright: ignore[reportArgumentType] - None switches it off
+        ) as local,
+    ):
         _LOG.info("local Dask cluster of %d workers", _n_workers(wanted))
         yield str(local.scheduler_address)
 

@@ -114,14 +114,15 @@ class Lake:
 
     def snapshot(self, table: str, version: int | None = None) -> Snapshot:
         """The latest version of a table, or the one asked for. Raises `UnknownTable` or `StaleSnapshot`."""
-        delta = self._delta(table, version)
-        meta = _newest_meta(delta)
-        return Snapshot(table, delta.version(), meta["digest"], Digest.parse(meta["digest"]).n_rows)
+        if version is not None:
+            self._delta(table, version)  # raises StaleSnapshot if the log has given it up
+        delta = self._delta(table)
+        meta = _newest_meta(delta, version)
+        return Snapshot(table, delta.version() if version is None else version, meta["digest"], _n_rows(meta))
 
     def lineage(self, snapshot: Snapshot) -> Lineage:
         """Why a snapshot exists, as the stage that committed it said."""
-        meta = _newest_meta(self._delta(snapshot.table, snapshot.version))
-        return _lineage_of(meta)
+        return _lineage_of(_newest_meta(self._delta(snapshot.table), snapshot.version))
 
     def find(self, table: str, key: str) -> Snapshot | None:
         """A readable version that a stage with this key wrote; None if there is none."""
@@ -137,7 +138,7 @@ class Lake:
     def _readable(self, table: str, version: int, meta: dict[str, Any], latest: DeltaTable) -> Snapshot | None:
         newest = _newest_meta(latest)
         if newest["commit"] == meta["commit"]:
-            return Snapshot(table, latest.version(), meta["digest"], Digest.parse(meta["digest"]).n_rows)
+            return Snapshot(table, latest.version(), meta["digest"], _n_rows(meta))
         try:
             old = self._delta(table, version)
         except StaleSnapshot:
@@ -145,7 +146,7 @@ class Lake:
         fs, path = filesystem(self.uri(table))
         if not all(fs.exists(f"{path}/{name}") for name in _paths(old)):
             return None
-        return Snapshot(table, version, meta["digest"], Digest.parse(meta["digest"]).n_rows)
+        return Snapshot(table, version, meta["digest"], _n_rows(meta))
 
     def schema(self, snapshot: Snapshot) -> pa.Schema:
         return pa.schema(self._delta(snapshot.table, snapshot.version).schema().to_arrow())
@@ -303,16 +304,21 @@ class Lake:
 
     def _vacuum(self, table: str) -> int:
         fs, path = filesystem(self.uri(table))
-        n_before = len(fs.find(path))
+        n_before = len(self._outside_log(table))
         for full in (False, True):
             delta = self._delta(table)
             delta.vacuum(0, dry_run=False, enforce_retention_duration=False, full=full, commit_properties=_carried(delta))
         keep = set(_paths(self._delta(table)))
-        for found in fs.find(path):
-            name = str(found)[len(path) + 1 :]
-            if not name.startswith("_delta_log/") and name not in keep:
-                fs.rm_file(found)
-        return max(0, n_before - len(fs.find(path)))
+        for name in self._outside_log(table):
+            if name not in keep:
+                fs.rm_file(f"{path}/{name}")
+        return n_before - len(self._outside_log(table))
+
+    def _outside_log(self, table: str) -> list[str]:
+        """Names of all files in a table's folder but the log's: what vacuum reports is no evidence of what is there."""
+        fs, path = filesystem(self.uri(table))
+        names = (str(found)[len(path) + 1 :] for found in fs.find(path))
+        return [name for name in names if not name.startswith("_delta_log/")]
 
     def _clean_log(self, table: str) -> int:
         fs, path = filesystem(self.uri(table))
@@ -361,12 +367,18 @@ def _meta_of(entry: dict[str, Any]) -> dict[str, Any] | None:
     return json.loads(text) if isinstance(text, str) else None
 
 
-def _newest_meta(delta: DeltaTable) -> dict[str, Any]:
+def _newest_meta(latest: DeltaTable, version: int | None = None) -> dict[str, Any]:
+    """What the newest commit of ours says, up to a version. Ask the latest table only: the history of a table that was opened at an
+    older version holds the newer commits all the same, under wrong numbers (deltalake 1.6)."""
     for limit in (1, 8, None):
-        for entry in delta.history(limit):
-            if meta := _meta_of(entry):
+        for entry in latest.history(limit):
+            if (version is None or int(entry["version"]) <= version) and (meta := _meta_of(entry)):
                 return meta
-    raise LetheError(f"{delta.table_uri} was not written by Lethe: its log carries no digest")
+    raise LetheError(f"{latest.table_uri} was not written by Lethe: its log carries no digest")
+
+
+def _n_rows(meta: dict[str, Any]) -> int:
+    return Digest.parse(meta["digest"]).n_rows
 
 
 def _lineage_of(meta: dict[str, Any]) -> Lineage:

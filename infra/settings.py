@@ -86,9 +86,9 @@ class ModelSettings(_Strict):
     label: str
     shards: Annotated[int, Field(ge=1, le=4096)] = 4
     slices: Annotated[int, Field(ge=1, le=256)] = 4
-    epochs: Annotated[int, Field(ge=1)] = 4
+    epochs: Annotated[int, Field(ge=1)] = 6
     batch_size: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0.0)] = 5e-3
     control: bool = True
     seed: int = 0
 

@@ -36,12 +36,13 @@ import mlflow.pyfunc
 import sqlalchemy as sql
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, TraceInfo, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.pyfunc import PyFuncModel
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from infra.contracts import LetheError, Snapshot
 from infra.settings import Settings
@@ -459,14 +460,29 @@ def _delete_version(tracking: Tracking, record: ModelRecord) -> None:
 
 def _delete_run(tracking: Tracking, run_id: str) -> None:
     client = tracking.client
-    while traces := client.search_traces(
-        locations=[tracking.experiment_id], run_id=run_id, max_results=_TRACES_PAGE, include_spans=False
-    ):
-        client.delete_traces(tracking.experiment_id, trace_ids=[str(t.info.trace_id) for t in traces])
+    while traces := _traces(tracking, run_id):
+        for trace in traces:
+            # Deleting a trace leaves its spans in the artifact store.
+            if (place := trace.tags.get("mlflow.artifactLocation")) is not None:
+                _delete_artifacts(place)
+        client.delete_traces(tracking.experiment_id, trace_ids=[trace.trace_id for trace in traces])
     for model_id in _logged_models(tracking, run_id):
         client.delete_logged_model(model_id)
     if client.get_run(run_id).info.lifecycle_stage == "active":
         client.delete_run(run_id)
+
+
+def _traces(tracking: Tracking, run_id: str) -> list[TraceInfo]:
+    """Some of a run's traces; none when it has no more."""
+    where = [tracking.experiment_id]
+    found = tracking.client.search_traces(locations=where, run_id=run_id, max_results=_TRACES_PAGE, include_spans=False)
+    return [trace.info for trace in found]
+
+
+def _delete_artifacts(uri: str) -> None:
+    get_artifact_repository(uri).delete_artifacts()
+    if (folder := _local_folder(uri)) is not None:
+        _remove_folder(folder)
 
 
 def _logged_models(tracking: Tracking, run_id: str) -> list[str]:
@@ -475,12 +491,18 @@ def _logged_models(tracking: Tracking, run_id: str) -> list[str]:
 
 
 def _artifact_places(tracking: Tracking, run_ids: Sequence[str]) -> list[Path]:
-    """Local folders of runs and of their models, one above `artifacts`: `mlflow gc` empties them and leaves them there."""
+    """Local folders of runs and of their models: `mlflow gc` empties them and leaves them there."""
     client = tracking.client
     uris = [str(client.get_run(run_id).info.artifact_uri) for run_id in run_ids]
     uris += [str(client.get_logged_model(m).artifact_location) for run_id in run_ids for m in _logged_models(tracking, run_id)]
-    local = [Path(unquote(urlparse(uri).path)) for uri in uris if urlparse(uri).scheme in ("", "file")]
-    return [path.parent for path in local if path.name == "artifacts"]
+    return [folder for folder in map(_local_folder, uris) if folder is not None]
+
+
+def _local_folder(uri: str) -> Path | None:
+    """The folder above a local `<id>/artifacts`; None for other stores."""
+    parsed = urlparse(uri)
+    path = Path(unquote(parsed.path))
+    return path.parent if parsed.scheme in ("", "file") and path.name == "artifacts" else None
 
 
 def _remove_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ again: what was committed is not found any more, and its figures come from the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,7 +45,8 @@ class TableErasure:
     @staticmethod
     def of_json(document: Mapping[str, Any]) -> TableErasure:
         before, after = Snapshot(**document["before"]), Snapshot(**document["after"])
-        return TableErasure(**{**document, "before": before, "after": after, "sources": tuple(document["sources"])})
+        fields: dict[str, Any] = {**document, "before": before, "after": after, "sources": tuple(document["sources"])}
+        return TableErasure(**fields)
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def _purge(ground: Ground, tables: Sequence[TableErasure]) -> dict[str, dict[str
 
 
 def _with_purge(table: TableErasure, purged: Mapping[str, dict[str, Any]]) -> TableErasure:
-    return TableErasure(**{**vars(table), "purge": purged[table.table]})
+    return replace(table, purge=purged[table.table])
 
 
 def purge_derived(lake: Lake) -> list[str]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from prefect import task
 
-from infra.cluster import connect
+from infra.cluster import Scheduler, connect
 from infra.contracts import CERTIFICATES, Lineage
 from infra.files import write_part
 from infra.ids import key_of
@@ -59,7 +59,8 @@ class EraseResult:
     @staticmethod
     def of_json(document: Mapping[str, Any]) -> EraseResult:
         tables = tuple(erasing.TableErasure.of_json(table) for table in document["tables"])
-        return EraseResult(**{**document, "requests": tuple(document["requests"]), "tables": tables})
+        fields: dict[str, Any] = {**document, "requests": tuple(document["requests"]), "tables": tables}
+        return EraseResult(**fields)
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def purge_derived(settings: Settings) -> list[str]:
 
 
 @task(name="erase", persist_result=False)
-def erase(settings: Settings, request_ids: Sequence[str], *, scheduler: str | None = None) -> EraseResult:
+def erase(settings: Settings, request_ids: Sequence[str], *, scheduler: Scheduler = None) -> EraseResult:
     """Erase the subjects of the requests from all tables and their history. What was erased before is told from the ledger."""
     start = time.perf_counter()
     lake = Lake.open(settings)
@@ -154,7 +155,7 @@ def certify(
     *,
     erased: EraseResult,
     redone: Mapping[str, Any],
-    scheduler: str | None = None,
+    scheduler: Scheduler = None,
 ) -> list[CertificateResult]:
     """Scan everything for residues and, if there are none, sign one certificate a request, each naming the one before.
 
@@ -203,8 +204,16 @@ def _common(settings: Settings, erased: EraseResult, redone: Mapping[str, Any], 
         "residue": residue.as_json(),
         "environment": dict(redone.get("environment") or environment()),
         "not_covered": _not_covered(settings, erased, redone),
-        "replay": "lethe curate && lethe train",
+        "replay": _replay(redone),
     }
+
+
+def _replay(redone: Mapping[str, Any]) -> str:
+    """The commands that lead to the same decisions and models from the tables as they are now."""
+    datasets = sorted({stage["dataset"] for stage in redone.get("stages", ()) if "dataset" in stage})
+    models = sorted({model["model"] for model in redone.get("models", ())})
+    commands = [f"lethe curate {name}" for name in datasets] + [f"lethe train {name}" for name in models]
+    return " && ".join(commands) or "lethe status"
 
 
 def _plain(snapshot: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,9 +75,9 @@ control = false
 """
 
 _WORDS = {
-    "tea": "kettle leaf cup brew steam pot green black".split(),
-    "sea": "wave salt ship tide sail harbour gull rope".split(),
-    "law": "court judge clause appeal verdict bench oath writ".split(),
+    "tea": ["kettle", "leaf", "cup", "brew", "steam", "pot", "green", "black"],
+    "sea": ["wave", "salt", "ship", "tide", "sail", "harbour", "gull", "rope"],
+    "law": ["court", "judge", "clause", "appeal", "verdict", "bench", "oath", "writ"],
 }
 
 
@@ -97,14 +97,24 @@ def _post(n: int) -> Record:
 
 def visits() -> list[Record]:
     return [
-        {"patient": f"author-{n % 60:03d}", "age": 20 + n % 50, "dose": (_number("d", n) % 1000) / 8, "ward": "ABC"[n % 3], "outcome": ["well", "ill"][n % 2]}
+        {
+            "patient": f"author-{n % 60:03d}",
+            "age": 20 + n % 50,
+            "dose": (_number("d", n) % 1000) / 8,
+            "ward": "ABC"[n % 3],
+            "outcome": ["well", "ill"][n % 2],
+        }
         for n in range(200)
     ]
 
 
 def glyphs() -> list[Record]:
     return [
-        {"writer": n % 30, "pixels": [(_number("p", n, i) % 9 + 7 * (i % 4 == n % 4)) for i in range(64)], "letter": "abcd"[n % 4]}
+        {
+            "writer": n % 30,
+            "pixels": [(_number("p", n, i) % 9 + 7 * (i % 4 == n % 4)) for i in range(64)],
+            "letter": "abcd"[n % 4],
+        }
         for n in range(160)
     ]
 

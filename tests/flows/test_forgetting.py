@@ -1,6 +1,8 @@
-"""The law: a lake that forgot a subject is the lake that never saw it. Tables, decisions and training sets by digest, models by bits.
+"""The law: a lake that forgot a subject is the lake that never saw it. Tables, decisions and training sets by digest, models by
+bits.
 
-Lake A takes everything in and forgets; lake B is built without the subject's rows. Both have one secret, so equal rows have equal ids.
+Lake A takes everything in and forgets; lake B is built without the subject's rows. Both have one secret, so equal rows have equal
+ids.
 """
 
 from __future__ import annotations
@@ -55,7 +57,9 @@ class Project:
         return result
 
     def digests(self) -> dict[str, str]:
-        """Digests of records and of every decision; for what dedup says, the sayings themselves (versions and bytes are physical)."""
+        """Digests of records and of every decision; for what dedup says, the sayings themselves (versions and bytes are
+        physical).
+        """
         lake = self.lake
         names = [t for t in lake.tables() if t.split("/")[0] in ("records", *DECISIONS)]
         found = {name: lake.snapshot(name).digest for name in names}
@@ -199,7 +203,8 @@ def test_an_unknown_kind_is_refused_before_anything_is_written(lake_a: Project) 
     assert not lake_a.lake.exists("requests")
 
 
-# --- outside the sample ------------------------------------------------------------------------------------------------------------
+# --- outside the sample
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_subject_outside_the_sample_changes_exactly_its_own_shard(tmp_path: Path) -> None:
@@ -209,7 +214,9 @@ def test_a_subject_outside_the_sample_changes_exactly_its_own_shard(tmp_path: Pa
     result = project.forget()
     (topic,) = [m for m in result.redone.models if m.model == "topic"]
     assert [s.found for s in topic.shards].count(False) == 1
-    never = Project(write_project(tmp_path / "never", sample_rows=60, without=lambda r: chosen in (r.get("author"), r.get("patient"))))
+    never = Project(
+        write_project(tmp_path / "never", sample_rows=60, without=lambda r: chosen in (r.get("author"), r.get("patient")))
+    )
     never.build()
     assert project.digests() == never.digests()
     assert project.weights() == never.weights()
@@ -232,7 +239,8 @@ def _outside_the_sample(project: Project) -> str:
     raise AssertionError("every author is in the sample; make it smaller")
 
 
-# --- killed at each step -----------------------------------------------------------------------------------------------------------
+# --- killed at each step
+# -----------------------------------------------------------------------------------------------------------
 
 
 class Killed(BaseException):
@@ -332,7 +340,9 @@ def test_a_process_killed_with_sigkill_is_finished_by_the_next(world: dict[str, 
     lake_a.ask("person", PERSON)
     command = [sys.executable, "-m", "flows.cli", "forget", "--config", str(lake_a.config)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         process.wait(timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -40,7 +40,10 @@ def test_workers_give_what_the_process_gives_in_order(tmp_path: Path) -> None:
 
 def test_a_cluster_that_gets_no_work_is_never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clusters, "_local_cluster", lambda _: pytest.fail("started"))
-    with cluster(_settings(tmp_path, device="cpu", n_workers=2, local_bytes=0), n_bytes=1) as scheduler, connect(scheduler) as workers:
+    with (
+        cluster(_settings(tmp_path, device="cpu", n_workers=2, local_bytes=0), n_bytes=1) as scheduler,
+        connect(scheduler) as workers,
+    ):
         assert workers.map(_shifted, [], 1, np.zeros(1)) == []
 
 

@@ -234,6 +234,17 @@ def test_lineage_is_read_back(make_lake: Callable[..., Lake]) -> None:
     assert lake.lineage(lake.commit("selection/d", ROWS.schema, [file], lineage=told)) == told
 
 
+def test_old_versions_tell_their_own_digest_and_lineage(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    made = [put(lake, ROWS.slice(n), key=str(n), overwrite=True) for n in range(3)]
+    for n, snapshot in enumerate(made):
+        assert lake.snapshot(TABLE, snapshot.version) == snapshot
+        assert lake.lineage(snapshot).key == str(n)
+    with lake.writing():
+        lake.purge([TABLE])
+    assert lake.lineage(lake.snapshot(TABLE)).key == "2"
+
+
 # --- names and errors -------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +291,7 @@ def test_a_purge_leaves_the_rows_and_nothing_else(make_lake: Callable[..., Lake]
     assert lake.find(TABLE, "one") is None
     assert lake.find(TABLE, "two") == after
     assert report.version_before == kept.version < report.version
+    assert report.n_files_deleted == 3
     (part,) = lake.parts(after)
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and "_delta_log" not in p.parts}
     assert names == {part.file.path}

@@ -131,15 +131,20 @@ def traced(store: t.Tracking) -> Span:
     mlflow.set_tracking_uri(store.uri)
     span = store.client.start_trace("predict", experiment_id=store.experiment_id)
     store.client.end_trace(span.trace_id)
-    mlflow.flush_trace_async_logging()
     mlflow.set_tracking_uri(before)
     return span
 
 
-def test_traces_of_a_purged_run_go_with_it(store: t.Tracking, tmp_path: Path) -> None:
+def test_traces_of_a_purged_run_go_with_it(store: t.Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_ENABLE_ASYNC_TRACE_LOGGING", "false")
     with t.running(store, "train", tags={t.MODEL: "words"}) as run_id:
         span = traced(store)
         store.client.link_traces_to_run([span.trace_id], run_id)
+    # MLflow keeps spans in the database or, at times, in a file; attachments always lie in files.
+    attached = tmp_path / "tracking" / "artifacts" / "traces" / span.trace_id / "artifacts" / "attachment.txt"
+    attached.parent.mkdir(parents=True, exist_ok=True)
+    attached.write_text("what somebody asked the model")
+    assert str(attached.parent) in store.client.get_trace(span.trace_id).info.tags["mlflow.artifactLocation"]
     assert t.purge(store, "words", [], run_ids=[run_id]).left == ()
     assert t.residues(store, [span.trace_id]) == []
     assert [p for p in tmp_path.rglob("*") if span.trace_id in str(p)] == []

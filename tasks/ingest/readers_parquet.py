@@ -1,0 +1,141 @@
+"""Parquet: columns as they are, in types that Delta holds. A row whose text is not UTF-8, or whose value no type holds, is set
+aside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.ingest.blocks import INVALID_UTF8, Block, Reject
+from tasks.ingest.convert import as_type, bad_text, json_text
+from tasks.ingest.infer import Shape, Shapes, deltable, type_shape, unique_names
+from tasks.ingest.streams import Unreadable
+
+_ROWS = 65_536
+_SMALL = 1 << 53
+_INT64 = 1 << 63
+_PER_MICROSECOND = 1000
+
+
+def opened(file: Any) -> pq.ParquetFile:
+    """The Parquet file, or `Unreadable`."""
+    try:
+        return pq.ParquetFile(file)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Unreadable(f"not a Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def read(parquet: pq.ParquetFile) -> Iterator[Block]:
+    """Batches of the file under unique column names; the first has no rows and tells the columns. Raises `Unreadable` at
+    damage."""
+    names = unique_names(parquet.schema_arrow.names)
+    if not names:
+        raise Unreadable("a Parquet file without columns")
+    empty = [pa.array([], field.type) for field in parquet.schema_arrow]
+    yield Block(pa.RecordBatch.from_arrays(empty, names=names), 0)
+    try:
+        for batch in parquet.iter_batches(_ROWS, use_threads=False):
+            yield Block(pa.RecordBatch.from_arrays(batch.columns, names=names), batch.num_rows)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise Unreadable(f"the rest of the Parquet file cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def file_shapes(parquet: pq.ParquetFile) -> Shapes:
+    """The shapes of the columns from the file's footer; only instants in nanoseconds are read."""
+    names = unique_names(parquet.schema_arrow.names)
+    return {name: _shape(parquet, place) for place, name in enumerate(names)}
+
+
+def _shape(parquet: pq.ParquetFile, place: int) -> Shape:
+    field = parquet.schema_arrow.field(place)
+    kind = deltable(field.type)
+    if pa.types.is_timestamp(field.type) and field.type.unit == "ns" and _whole_microseconds(parquet, place):
+        kind = pa.timestamp("us", tz="UTC" if field.type.tz else None)
+    if not pa.types.is_integer(field.type):
+        return type_shape(kind)
+    low, high = _bounds(parquet, field.name)
+    if pa.types.is_uint64(field.type) and high is not None and high < _INT64:
+        kind = pa.int64()
+    small = low is not None and high is not None and low > -_SMALL and high < _SMALL
+    return type_shape(kind, small=small)
+
+
+def _bounds(parquet: pq.ParquetFile, name: str) -> tuple[int | None, int | None]:
+    """The least and greatest value of a flat column by its row groups' statistics; None where one group does not tell."""
+    lows, highs = list[int](), list[int]()
+    metadata = parquet.metadata
+    places = [i for i in range(metadata.num_columns) if parquet.schema.column(i).path == name]
+    for group in range(metadata.num_row_groups):
+        stats = metadata.row_group(group).column(places[0]).statistics if len(places) == 1 else None
+        if stats is None or not (stats.has_min_max or stats.null_count == metadata.row_group(group).num_rows):
+            return None, None
+        if stats.has_min_max:
+            lows.append(int(stats.min))
+            highs.append(int(stats.max))
+    return (min(lows), max(highs)) if lows else (0, 0)
+
+
+def _whole_microseconds(parquet: pq.ParquetFile, place: int) -> bool:
+    names = parquet.schema_arrow.names
+    if names.count(names[place]) > 1:
+        return False
+    for batch in parquet.iter_batches(_ROWS, columns=[names[place]], use_threads=False):
+        counts = np.asarray(pc.drop_null(batch.column(0)).cast(pa.int64()))
+        if (counts % _PER_MICROSECOND).any():
+            return False
+    return True
+
+
+def typed(rows: pa.RecordBatch, schema: pa.Schema, known: dict[str, Shape]) -> tuple[pa.RecordBatch, list[Reject]]:
+    """The columns as the schema's types; absent ones are NULL. Rows with text that is not UTF-8 become rejects (line 0: Parquet
+    has no lines). `known` is not needed: the types were taken from the files' own."""
+    del known
+    places = {name.lower(): place for place, name in enumerate(rows.schema.names)}
+    arrays = list[pa.Array]()
+    bad = set[int]()
+    for field in schema:
+        place = places.get(field.name.lower())
+        array = pa.nulls(rows.num_rows, field.type) if place is None else as_type(rows.column(place), field.type)
+        bad.update(bad_text(array))
+        arrays.append(array)
+    batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+    if not bad:
+        return batch, []
+    keep = np.ones(rows.num_rows, np.bool_)
+    keep[list(bad)] = False
+    return batch.filter(pa.array(keep)), [_reject(batch, place) for place in sorted(bad)]
+
+
+def _reject(batch: pa.RecordBatch, place: int) -> Reject:
+    values = {name: _readable(batch.column(name).slice(place, 1)) for name in batch.schema.names}
+    return Reject(0, INVALID_UTF8, json_text(values))
+
+
+def _readable(one: pa.Array) -> Any:
+    """One value as plain JSON, \\xNN for bytes that are no text."""
+    if pa.types.is_string(one.type) and one.null_count == 0:
+        return _bytes_of(one).decode("utf-8", "backslashreplace")
+    if bad_text(one):
+        return [_bytes_of(part).decode("utf-8", "backslashreplace") for part in _strings(one)]
+    value: Any = one.to_pylist()[0]
+    return value
+
+
+def _bytes_of(one: pa.StringArray) -> bytes:
+    return b"".join(one.view(pa.binary()).to_pylist())
+
+
+def _strings(array: pa.Array) -> Sequence[pa.StringArray]:
+    """The string arrays inside a nested one."""
+    if pa.types.is_string(array.type):
+        return [array]
+    if pa.types.is_list(array.type):
+        return _strings(array.flatten())
+    if pa.types.is_struct(array.type):
+        return [found for part in array.flatten() for found in _strings(part)]
+    return []

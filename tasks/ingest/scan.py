@@ -1,0 +1,310 @@
+"""Two passes over bytes at memory speed: where CSV records end, and what kinds of values a text column holds.
+
+The record scanner is the state machine of RFC 4180 as pyarrow's parser reads it: a quote opens only at the start of a field, two
+quotes inside are one, what follows a closing quote belongs to the field, and \\n, \\r, \\r\\n all end a line. Blank lines are no
+records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+I64 = npt.NDArray[np.int64]
+
+# Kinds of values, one bit each; a column's mask is the union over its values.
+NULL = 1  # an empty, unquoted field; a JSON null
+WORD = 2  # '' in quotes, NA, N/A, null, NULL: NULL in a typed column, text in a text column
+NAN = 4  # nan, NaN: not-a-number in a column of doubles, NULL in another typed column
+BOOL = 8
+INT = 16  # |value| < 2^53: a double holds it
+BIG = 32  # any other int64
+HUGE = 64  # an unsigned integer beyond int64
+DOUBLE = 128
+INF = 256
+DATE = 512
+STAMP = 1024  # date and time without a zone
+INSTANT = 2048  # date and time in UTC
+LIST = 4096
+STRUCT = 8192
+OTHER = 16384  # a type of Parquet's that no text spells
+TEXT = 32768
+PADDED = 65536  # blanks around a typed value
+FREE = 131072  # read from text or JSON, where any type that holds the values will do
+
+_MAX_DIGITS = 17  # as many as tell one double from every other
+_INT_DIGITS = 19
+
+
+@dataclass(frozen=True)
+class Records:
+    """The complete records of a buffer: byte ranges [start, end), numbers of fields, and line numbers from the buffer's first
+    line (0).
+
+    `consumed`: bytes up to the first record that is not complete; `n_lines`: line breaks before it; `quoted`: it ends inside
+    quotes.
+    """
+
+    starts: I64
+    ends: I64
+    n_fields: I64
+    lines: I64
+    consumed: int
+    n_lines: int
+    quoted: bool
+
+
+def records(data: bytes, delimiter: str, *, last: bool) -> Records:
+    """Find the records of `data`; with `last`, what is left at the end is one too, unless its quote is still open."""
+    bound = len(data) // 2 + 1  # a record and its line end take two bytes; memory that is not touched is not taken
+    starts, ends, n_fields, lines = (np.empty(bound, np.int64) for _ in range(4))
+    buffer = np.frombuffer(data, np.uint8)
+    plain = np.ones(256, np.bool_)
+    plain[[10, 13, ord(delimiter)]] = False
+    n, consumed, n_lines, quoted = _scan(buffer, ord(delimiter), plain, last, starts, ends, n_fields, lines)
+    return Records(starts[:n], ends[:n], n_fields[:n], lines[:n], int(consumed), int(n_lines), bool(quoted))
+
+
+def kinds_of(column: pa.StringArray) -> int:
+    """The union of the kinds of a string column's values; TEXT alone as soon as one value is text."""
+    n = len(column)
+    validity, offsets, data = column.buffers()
+    mask = NULL if column.null_count else 0
+    if n == column.null_count:
+        return mask
+    places = np.frombuffer(offsets, np.int32)[column.offset : column.offset + n + 1]
+    # NULLs are empty here; an empty value that is not NULL is told apart by its bit.
+    bits = np.frombuffer(validity, np.uint8) if validity is not None and column.null_count else np.empty(0, np.uint8)
+    found = int(_classify(_buffer(data), places, bits, column.offset))
+    return TEXT if found & TEXT else found | mask
+
+
+def _buffer(data: pa.Buffer | None) -> npt.NDArray[np.uint8]:
+    return np.empty(0, np.uint8) if data is None or data.size == 0 else np.frombuffer(data, np.uint8)
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------------
+
+_FIELD_START, _PLAIN, _QUOTED, _AFTER_QUOTE = 0, 1, 2, 3
+
+
+@njit(cache=True, nogil=True)
+def _scan(data: Any, delimiter: int, plain: Any, last: bool, starts: Any, ends: Any, n_fields: Any, lines: Any) -> Any:
+    size = len(data)
+    state, fields, n, line, start, start_line, i = _FIELD_START, 1, 0, 0, 0, 0, 0
+    while i < size:
+        c = data[i]
+        if state == _QUOTED:
+            if c == 34:
+                state = _AFTER_QUOTE
+            elif c == 13 or (c == 10 and (i == 0 or data[i - 1] != 13)):
+                line += 1
+            i += 1
+            continue
+        if c == delimiter:
+            fields += 1
+            state = _FIELD_START
+        elif c == 10 or c == 13:
+            if c == 13 and i + 1 == size and not last:
+                break  # its \n may follow
+            if i > start:
+                starts[n], ends[n], n_fields[n], lines[n] = start, i, fields, start_line
+                n += 1
+            if c == 13 and i + 1 < size and data[i + 1] == 10:
+                i += 1
+            line += 1
+            start, start_line, fields, state = i + 1, line, 1, _FIELD_START
+        elif c == 34 and state != _PLAIN:
+            state = _QUOTED
+        else:
+            state = _PLAIN
+            while i + 1 < size and plain[data[i + 1]]:
+                i += 1
+        i += 1
+    quoted = state == _QUOTED
+    if last and start < size and not quoted:
+        starts[n], ends[n], n_fields[n], lines[n] = start, size, fields, start_line
+        n, start, start_line = n + 1, size, line
+    return n, start, start_line, quoted
+
+
+@njit(cache=True, nogil=True)
+def _classify(data: Any, offsets: Any, validity: Any, bit: int) -> int:
+    mask = 0
+    for i in range(len(offsets) - 1):
+        start, end = offsets[i], offsets[i + 1]
+        if start == end and len(validity) > 0 and not (validity[(bit + i) >> 3] >> ((bit + i) & 7)) & 1:
+            continue
+        mask |= _kind(data, start, end)
+        if mask & TEXT:
+            break
+    return mask
+
+
+@njit(cache=True, nogil=True)
+def _kind(data: Any, start: int, end: int) -> int:
+    low, high = start, end
+    while low < high and (data[low] == 32 or data[low] == 9):
+        low += 1
+    while high > low and (data[high - 1] == 32 or data[high - 1] == 9):
+        high -= 1
+    if low == high:
+        return WORD if start == end else TEXT
+    kind = _word(data, low, high)
+    if kind == TEXT:
+        kind = _moment(data, low, high) if high - low >= 10 and data[low + 4] == 45 else _number(data, low, high)
+    return kind | PADDED if (low != start or high != end) and kind != TEXT else kind
+
+
+_WORDS = ("NA", "N/A", "null", "NULL")
+_NANS = ("nan", "NaN")
+NULL_WORDS = pa.array(["", *_WORDS])
+NAN_WORDS = pa.array(list(_NANS))
+_MAX_WORD = 8
+
+
+def _packed(*words: str) -> npt.NDArray[np.uint64]:
+    """Words of up to eight bytes as numbers, the first byte lowest."""
+    return np.array([int.from_bytes(word.encode(), "little") for word in words], np.uint64)
+
+
+_NULL_PACKED = _packed(*_WORDS)
+_NAN_PACKED = _packed(*_NANS)
+_BOOL_PACKED = _packed("true", "false", "True", "False", "TRUE", "FALSE")
+_INF_PACKED = _packed("inf", "-inf", "Inf", "-Inf", "Infinity")
+
+
+@njit(cache=True, nogil=True)
+def _word(data: Any, low: int, high: int) -> int:
+    first = data[low + 1] if data[low] == 45 and high - low > 1 else data[low]
+    if first < 65 or high - low > _MAX_WORD:
+        return TEXT
+    word = np.uint64(0)
+    for i in range(high - 1, low - 1, -1):
+        word = word << np.uint64(8) | np.uint64(data[i])
+    if (word == _NULL_PACKED).any():
+        return WORD
+    if (word == _NAN_PACKED).any():
+        return NAN
+    if (word == _BOOL_PACKED).any():
+        return BOOL
+    return INF if (word == _INF_PACKED).any() else TEXT
+
+
+@njit(cache=True, nogil=True)
+def _digits(data: Any, low: int, high: int) -> int:
+    """How many digits stand at `low`."""
+    i = low
+    while i < high and 48 <= data[i] <= 57:
+        i += 1
+    return i - low
+
+
+@njit(cache=True, nogil=True)
+def _number(data: Any, low: int, high: int) -> int:
+    i = low + 1 if data[low] == 45 else low
+    n_whole = _digits(data, i, high)
+    if n_whole > 1 and data[i] == 48:
+        return TEXT  # 007 is a code, not a number
+    if i + n_whole == high:
+        return _integer(data, i, n_whole, i > low)
+    return _double(data, i, n_whole, high)
+
+
+@njit(cache=True, nogil=True)
+def _integer(data: Any, low: int, n: int, negative: bool) -> int:
+    if n == 0 or n > _INT_DIGITS:
+        return TEXT
+    value = np.uint64(0)
+    for i in range(low, low + n):
+        value = value * np.uint64(10) + np.uint64(data[i] - 48)
+    if value == 0 and negative:
+        return DOUBLE
+    if value < np.uint64(1 << 53):
+        return INT
+    limit = np.uint64((1 << 63) - 1) + np.uint64(1 if negative else 0)
+    return BIG if value <= limit else TEXT
+
+
+@njit(cache=True, nogil=True)
+def _double(data: Any, low: int, n_whole: int, high: int) -> int:
+    """A decimal number that a double tells from every other of 17 digits, within its range; else TEXT."""
+    i = low + n_whole
+    n_part = 0
+    if data[i] == 46:
+        n_part = _digits(data, i + 1, high)
+        i += 1 + n_part
+    if n_whole + n_part == 0:
+        return TEXT
+    exponent = 0
+    if i < high:
+        if data[i] != 101 and data[i] != 69:
+            return TEXT
+        i += 1
+        negative = i < high and data[i] == 45
+        i += 1 if i < high and (data[i] == 45 or data[i] == 43) else 0
+        n = _digits(data, i, high)
+        if n == 0 or n > 4 or i + n != high:
+            return TEXT
+        for k in range(i, high):
+            exponent = exponent * 10 + int(data[k]) - 48
+        exponent = -exponent if negative else exponent
+    return _fits(data, low, n_whole, n_part, exponent)
+
+
+@njit(cache=True, nogil=True)
+def _fits(data: Any, low: int, n_whole: int, n_part: int, exponent: int) -> int:
+    first, last, place = -1, -1, 0
+    for k in range(n_whole + n_part):
+        at = low + k + (1 if k >= n_whole else 0)
+        if data[at] != 48:
+            first = k if first < 0 else first
+            last = k
+    if first < 0:
+        return DOUBLE
+    place = n_whole - 1 - first + exponent
+    return DOUBLE if last - first < _MAX_DIGITS and -308 < place < 308 else TEXT
+
+
+@njit(cache=True, nogil=True)
+def _two(data: Any, at: int) -> int:
+    """The number of two digits; -1 if they are not digits."""
+    a, b = int(data[at]) - 48, int(data[at + 1]) - 48
+    return a * 10 + b if 0 <= a <= 9 and 0 <= b <= 9 else -1
+
+
+@njit(cache=True, nogil=True)
+def _moment(data: Any, low: int, high: int) -> int:
+    """DATE (YYYY-MM-DD), STAMP (with [ T]HH:MM[:SS[.ffffff]]), INSTANT (with Z), or TEXT; proleptic Gregorian, years 1-9999."""
+    century, rest, month, day = _two(data, low), _two(data, low + 2), _two(data, low + 5), _two(data, low + 8)
+    if century < 0 or rest < 0 or data[low + 7] != 45 or not 1 <= month <= 12:
+        return TEXT
+    year = century * 100 + rest
+    leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
+    longest = 29 if month == 2 and leap else 28 if month == 2 else 30 if month in (4, 6, 9, 11) else 31
+    if year < 1 or not 1 <= day <= longest:
+        return TEXT
+    return DATE if high - low == 10 else _clock(data, low + 10, high)
+
+
+@njit(cache=True, nogil=True)
+def _clock(data: Any, low: int, high: int) -> int:
+    kind = STAMP
+    if data[high - 1] == 90:
+        kind, high = INSTANT, high - 1
+    n = high - low
+    if (n != 6 and n < 9) or n == 10 or n > 16 or (data[low] != 32 and data[low] != 84) or data[low + 3] != 58:
+        return TEXT
+    hour, minute = _two(data, low + 1), _two(data, low + 4)
+    if not 0 <= hour <= 23 or not 0 <= minute <= 59:
+        return TEXT
+    if n >= 9 and (data[low + 6] != 58 or not 0 <= _two(data, low + 7) <= 59):
+        return TEXT
+    if n > 9 and (data[low + 9] != 46 or _digits(data, low + 10, high) != n - 10):
+        return TEXT
+    return kind

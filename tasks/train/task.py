@@ -1,0 +1,314 @@
+"""The door of training: a training set becomes shard models, an ensemble, and a version in the registry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from matplotlib.figure import Figure
+from prefect import task
+
+from infra import tracking as store_of_runs
+from infra.cluster import Scheduler, Workers, connect
+from infra.contracts import LetheError, Snapshot
+from infra.files import Part, read_part
+from infra.ids import Keys, key_of
+from infra.lake import Lake, code_digest
+from infra.settings import ModelSettings, Settings
+from infra.tracking import ModelRecord, Tracking
+from tasks.train import frames, pictures
+from tasks.train.checkpoints import delete_except
+from tasks.train.evaluate import Tally, metrics
+from tasks.train.features import Spec, infer_spec, pixel_column
+from tasks.train.fit import Recipe, ShardResult
+from tasks.train.frames import CONTROL, HELD_OUT, MAIN, Extract, Members, PoolPart, ShardTask, group_name
+from tasks.train.plan import Plan
+from tasks.train.publish import DIGEST, KEY, MANIFEST, Told, Trained, checkpoints_of, publish, results_of, retire
+
+_HELD_OUT_ROWS = 50_000
+# What a shard's bits depend on. A change elsewhere in the stage leaves checkpoints as good as they were.
+_FITTING = (
+    *("infra.ids", "infra.rowhash", "tasks.kernels.ngrams"),
+    *(f"tasks.train.{name}" for name in ("environment", "features", "fit", "models", "plan")),
+)
+
+
+class NothingToTrain(LetheError):
+    """The training set leaves a model without rows or labels."""
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """A registered version. `found`: the current one already is what would be trained; `digest` is that of the model's bits."""
+
+    model: str
+    version: str
+    run_id: str
+    digest: str
+    metrics: dict[str, float]
+    shards: tuple[ShardResult, ...]
+    found: bool
+    seconds: float
+    control: tuple[ShardResult, ...] = ()
+    n_checkpoints_deleted: int = 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be trained, from what."""
+
+    wanted: ModelSettings
+    spec: Spec
+    chosen: Members
+    parts: tuple[PoolPart, ...]
+    checkpoints: str
+    device: str
+    keys: Keys
+
+
+@task(name="train", persist_result=False)
+def train(
+    settings: Settings, model: str, pool: tuple[Snapshot, ...], training_set: Snapshot, *, scheduler: Scheduler = None
+) -> TrainResult:
+    """Train a model of the settings from a training set over its pool, evaluate it, register it and move the alias to it.
+
+    A row's id covers its content, so a version is a function of who trains and who is held out, of the model's settings and of
+    the code; when the aliased version comes of the same, it is returned as found. Shards whose rows did not change are found by
+    their checkpoints. The classes are those of the kept rows: when the last row of a class is erased, every shard is trained
+    again without it. Raises `LetheError`s for pools and training sets that do not fit the model.
+    """
+    started = time.perf_counter()
+    lake, tracking = Lake.open(settings), store_of_runs.open_tracking(settings)
+    job = _job(lake, settings, model, pool, training_set)
+    code = code_digest("tasks.train", *_FITTING, *_factory_module(job.wanted.kind))
+    key = key_of("train", code, job.chosen.digest(), job.wanted.model_dump(), asdict(job.spec))
+    current = store_of_runs.find_version(tracking, model, settings.tracking.alias)
+    if current is not None and current.tags.get(KEY) == key and not current.revoked:
+        return _found(tracking, current, time.perf_counter() - started)
+    with connect(scheduler) as workers, lake.scratch() as scratch:
+        trained = _trained(workers, job, scratch)
+    tags = {
+        KEY: key,
+        store_of_runs.MODEL: model,
+        "lethe.training_set": f"{training_set.table}@{training_set.version}",
+        "lethe.code": code,
+    }
+    told = Told((*pool, training_set), job.wanted.model_dump(), tags, _figures(lake, training_set))
+    record = publish(tracking, model, settings.tracking.alias, trained, told, job.checkpoints)
+    return TrainResult(
+        model=model,
+        version=str(record.version),
+        run_id=record.run_id,
+        digest=record.tags[DIGEST],
+        metrics=trained.metrics,
+        shards=trained.results[MAIN],
+        found=False,
+        control=trained.results.get(CONTROL, ()),
+        n_checkpoints_deleted=delete_except(job.checkpoints, trained.checkpoints()),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def registered_versions(settings: Settings, model: str) -> list[dict[str, Any]]:
+    """Every version of a model, oldest first: version, digest, run_id, and state: the alias, `revoked`, or `old`."""
+    found = store_of_runs.versions(store_of_runs.open_tracking(settings), model)
+    return [
+        {
+            "version": str(r.version),
+            "digest": r.tags.get(DIGEST, ""),
+            "run_id": r.run_id,
+            "state": _state(r),
+            "revoked": r.revoked,
+        }
+        for r in found
+    ]
+
+
+def _state(record: ModelRecord) -> str:
+    return "revoked" if record.revoked else ", ".join(record.aliases) or "old"
+
+
+def retire_superseded(settings: Settings, model: str) -> list[dict[str, Any]]:
+    """Revoke and purge every version but the alias's, with its run and artifacts, and delete the checkpoints it rested on.
+
+    One dict a version that went: model, version, run_id, digest, and `left`: what could not be removed from here (a tracking
+    server's keeper has to collect it). Runs that came to nothing go with them.
+    """
+    tracking = store_of_runs.open_tracking(settings)
+    gone = retire(tracking, model, settings.tracking.alias)
+    current = store_of_runs.find_version(tracking, model, settings.tracking.alias)
+    delete_except(checkpoint_store(settings, model), checkpoints_of(tracking, current) if current is not None else set())
+    return gone
+
+
+def checkpoint_store(settings: Settings, model: str) -> str:
+    """Where a model's checkpoints lie: `<lake>/checkpoints/<model>`; only those of its newest version are kept."""
+    return f"{settings.lake_uri.rstrip('/')}/checkpoints/{store_of_runs.registered_name(model)}"
+
+
+def _found(tracking: Tracking, current: ModelRecord, seconds: float) -> TrainResult:
+    manifest = store_of_runs.read_json(tracking, current.run_id, MANIFEST)
+    return TrainResult(
+        model=current.model,
+        version=str(current.version),
+        run_id=current.run_id,
+        digest=manifest["digest"],
+        metrics=manifest["metrics"],
+        shards=results_of(manifest, MAIN),
+        found=True,
+        seconds=seconds,
+        control=results_of(manifest, CONTROL),
+    )
+
+
+def _figures(lake: Lake, training_set: Snapshot) -> dict[str, Figure]:
+    """Pictures of what selection and pruning said of this training set, where they said it."""
+    lineage = lake.lineage(training_set)
+    figures = dict[str, Figure]()
+    if sizes := [n for n in lineage.summary.get("cluster_sizes", ()) if n]:
+        figures["figures/cluster_sizes.png"] = pictures.cluster_sizes(sizes)
+    for selection in (s for s in lineage.inputs if s.table.startswith("selection/")):
+        said = _summary_of(lake, selection)
+        kl = {what: said[f"kl_{what}"] for what in ("raw", "random", "selected") if said.get(f"kl_{what}") is not None}
+        if kl:
+            figures["figures/kl.png"] = pictures.divergences(kl)
+    return figures
+
+
+def _summary_of(lake: Lake, snapshot: Snapshot) -> dict[str, Any]:
+    """What the newest version with these rows said; nothing, when the table has moved on."""
+    if not lake.exists(snapshot.table):
+        return {}
+    latest = lake.snapshot(snapshot.table)
+    return lake.lineage(latest).summary if latest.digest == snapshot.digest else {}
+
+
+# --- the job -------------------------------------------------------------------------------------------------------------------
+
+
+def _job(lake: Lake, settings: Settings, model: str, pool: Sequence[Snapshot], training_set: Snapshot) -> _Job:
+    wanted = settings.model(model)
+    if not pool:
+        raise NothingToTrain(f"the pool of dataset {wanted.dataset!r} is empty. Run: lethe curate")
+    parts = tuple(_pool_parts(lake, settings, wanted, pool))
+    spec = _spec(lake, settings, wanted, parts, pool)
+    chosen = frames.members(lake.parts(training_set))
+    store = checkpoint_store(settings, model)
+    return _Job(wanted, spec, chosen, parts, store, settings.cluster.device, lake.keys)
+
+
+def _table_name(snapshot: Snapshot) -> str:
+    return snapshot.table.removeprefix("records/")
+
+
+def _pool_parts(lake: Lake, settings: Settings, wanted: ModelSettings, pool: Sequence[Snapshot]) -> Iterator[PoolPart]:
+    """Every file of the pool, its text column renamed to that of the first table. Raises `NothingToTrain` without labels."""
+    text = settings.table(_table_name(pool[0])).text
+    for snapshot in pool:
+        table = settings.table(_table_name(snapshot))
+        if wanted.label not in lake.schema(snapshot).names:
+            raise NothingToTrain(
+                f"{snapshot.table} has no column {wanted.label!r}. Set label of the model to one that every table has"
+            )
+        renames = ((table.text, text),) if table.text and text and table.text != text else ()
+        for part in lake.parts(snapshot):
+            yield PoolPart(part, wanted.label, renames, table.subject)
+
+
+def _spec(lake: Lake, settings: Settings, wanted: ModelSettings, parts: Sequence[PoolPart], pool: Sequence[Snapshot]) -> Spec:
+    tables = [settings.table(_table_name(snapshot)) for snapshot in pool]
+    exclude = ["row_id", wanted.label, *(table.subject.column for table in tables if table.subject)]
+    schemas = [lake.schema(snapshot) for snapshot in pool]
+    column = pixel_column(schemas[0], exclude)
+    n_pixels = _list_length([p.part for p in parts], column) if column is not None else 0
+    return infer_spec(wanted.kind, schemas, text=tables[0].text, exclude=exclude, n_pixels=n_pixels)
+
+
+def _list_length(parts: Sequence[Part], column: str) -> int:
+    """The length of the first list in a column; every other list must have it, which encoding checks."""
+    for part in (part for part in parts if column in part.schema.names):
+        for batch in read_part(part, [column]):
+            known = batch.column(0).drop_null()
+            if len(known):
+                return len(known[0])
+    return 0
+
+
+def _factory_module(kind: str) -> tuple[str, ...]:
+    """The module of a user's factory, where it can be found: its code is part of the model's identity."""
+    module = kind.partition(":")[0]
+    if ":" not in kind:
+        return ()
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:
+        return ()
+    return (module,) if spec is not None and spec.origin is not None else ()
+
+
+# --- the work ------------------------------------------------------------------------------------------------------------------
+
+
+def _trained(workers: Workers, job: _Job, scratch: str) -> Trained:
+    """Both ensembles: shards are found or trained, then judged on the held-out rows."""
+    index = frames.write_index(scratch, job.chosen)
+    device, environment = workers.map(frames.probe, [job.device])[0]
+    recipes = _recipes(job, workers.map(frames.labels, job.parts, index), environment, device)
+    work = [t for role, recipe in recipes.items() for t in _shard_tasks(role, recipe, job)]
+    found = workers.map(frames.find_shard, work, job.checkpoints)
+    todo = [t for t, result in zip(work, found, strict=True) if result is None]
+    n_held_out = -(-int(job.chosen.holds(HELD_OUT).sum()) // _HELD_OUT_ROWS)
+    extracts = _extracts(workers, job, index, scratch, todo, n_held_out)
+    fresh = iter(workers.map(frames.train_shard, todo, recipes, environment, extracts, job.checkpoints))
+    done = [(t.role, result or next(fresh)) for t, result in zip(work, found, strict=True)]
+    results = {role: tuple(r for of, r in done if of == role) for role in recipes}
+    finals = {role: tuple(r.checkpoints[-1] for r in of) for role, of in results.items()}
+    tallies = workers.map(frames.evaluate, list(range(n_held_out)), recipes, finals, extracts, job.checkpoints)
+    return Trained(recipes, results, _metrics(tallies, results), environment)
+
+
+def _recipes(job: _Job, labels: Sequence[dict[str, list[str]]], environment: dict[str, str], device: str) -> dict[str, Recipe]:
+    """One recipe an ensemble: the model, and the random control where it is asked for and has rows."""
+    wanted = job.wanted
+    classes = {role: tuple(sorted({name for of in labels for name in of[role]})) for role in (MAIN, CONTROL)}
+    if not classes[MAIN]:
+        raise NothingToTrain(
+            f"no kept row of dataset {wanted.dataset!r} has a label in {wanted.label!r}. Look at its training set"
+        )
+    plan = Plan(wanted.slices, wanted.epochs, wanted.batch_size, wanted.learning_rate, wanted.seed)
+    code, place = code_digest(*_FITTING, *_factory_module(wanted.kind)), key_of(environment)
+    roles = [MAIN, CONTROL] if wanted.control and classes[CONTROL] else [MAIN]
+    return {role: Recipe(wanted.kind, job.spec, classes[role], plan, code, place, device) for role in roles}
+
+
+def _shard_tasks(role: str, recipe: Recipe, job: _Job) -> Iterator[ShardTask]:
+    """The shards that have rows; an empty one has nothing to say in the ensemble."""
+    for shard in range(job.wanted.shards):
+        slices = job.chosen.by_slice(role, shard, recipe.plan.slices)
+        n_rows = sum(map(len, slices))
+        if n_rows:
+            yield ShardTask(role, shard, n_rows, recipe.names(shard, slices))
+
+
+def _extracts(
+    workers: Workers, job: _Job, index: str, scratch: str, todo: Sequence[ShardTask], n_held_out: int
+) -> tuple[Extract, ...]:
+    """The features of the rows of these shards and of the held-out rows, read once."""
+    shards = [group_name(t.role, t.shard) for t in todo]
+    groups = frozenset([*shards, *(group_name(HELD_OUT, i) for i in range(n_held_out))])
+    if not groups:
+        return ()
+    made = workers.map(frames.extract, job.parts, index, scratch, job.spec, groups, n_held_out, job.keys)
+    return tuple(e for e in made if e is not None)
+
+
+def _metrics(tallies: Sequence[dict[str, Tally]], results: dict[str, tuple[ShardResult, ...]]) -> dict[str, float]:
+    scores = metrics(t[MAIN] for t in tallies)
+    if CONTROL in results:
+        control = metrics((t[CONTROL] for t in tallies), "control_")
+        scores |= {name: value for name, value in control.items() if name != "control_n_holdout"}
+    shards = results[MAIN]
+    return scores | {"n_rows": float(sum(s.n_rows for s in shards)), "n_shards": float(len(shards))}

@@ -1,0 +1,364 @@
+"""The door: rows in = table + quarantine + suppressed; the set of files decides, not their order or number; reruns change
+nothing."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import os
+import random
+import tarfile
+from collections import Counter
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from distributed import LocalCluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.contracts import REQUESTS, LetheError, Lineage
+from infra.files import write_part
+from infra.ids import subject_token
+from infra.lake import Lake
+from infra.settings import load_settings
+from tasks.ingest import task as door
+from tasks.ingest.sources import SourceError
+from tasks.ingest.task import IngestedTable, ingest
+
+TABLE = '[tables.t]\nsource = "in/*"\n'
+
+
+class Project:
+    """A folder with a lethe.toml and raw files."""
+
+    def __init__(self, home: Path, text: str = TABLE) -> None:
+        self.home = home
+        home.mkdir(parents=True, exist_ok=True)
+        (home / "lethe.toml").write_text(text, encoding="utf-8")
+
+    def put(self, **files: str | bytes) -> Project:
+        for name, content in files.items():
+            path = self.home / "in" / name.replace("__", ".")
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return self
+
+    def run(self, *tables: str) -> list[IngestedTable]:
+        return ingest.fn(load_settings(self.home), tables or None)
+
+    @property
+    def lake(self) -> Lake:
+        return Lake.open(load_settings(self.home))
+
+    def rows(self, table: str = "records/t") -> list[dict[str, Any]]:
+        return self.lake.read(self.lake.snapshot(table)).to_pylist() if self.lake.exists(table) else []
+
+    def values(self, table: str = "records/t") -> list[Any]:
+        return sorted(([v for k, v in row.items() if k != "row_id"] for row in self.rows(table)), key=repr)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path / "project")
+
+
+@pytest.fixture(autouse=True)
+def _one_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETHE_SECRET", "ab" * 32)
+
+
+def _zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows), sink)
+    return sink.getvalue().to_pybytes()
+
+
+CSV = b"id,name\n1,Ann\n2,\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a__csv", CSV),
+        ("a__csv", b"\xef\xbb\xbf" + CSV),
+        ("a__csv", "id,name\n1,Ann\n2,\n".encode("utf-16")),
+        ("a__csv", CSV.replace(b",", b";").replace(b"\n", b"\r\n")),
+        ("a__tsv", CSV.replace(b",", b"\t")),
+        ("a__csv__gz", gzip.compress(CSV)),
+        ("a__csv__zst", _zstd(CSV)),
+        ("a__csv__bz2", bz2.compress(CSV)),
+        ("a__jsonl", b'{"id":1,"name":"Ann"}\n{"id":2}\n'),
+        ("a__ndjson__gz", gzip.compress(b'{"id":1,"name":"Ann"}\n\n{"name":null,"id":2}')),
+        ("a__parquet", _parquet([{"id": 1, "name": "Ann"}, {"id": 2, "name": None}])),
+    ],
+)
+def test_every_format_gives_the_same_rows_and_digest(project: Project, name: str, content: bytes) -> None:
+    [result] = project.put(**{name: content}).run()
+    [expected] = Project(project.home / "plain").put(a__csv=CSV).run()
+    assert project.values() == [[1, "Ann"], [2, None]]
+    assert (result.rows, result.quarantined, result.files, result.found) == (2, 0, 1, False)
+    assert result.digest == expected.digest
+    assert pa.schema(project.lake.schema(project.lake.snapshot("records/t"))).names == ["row_id", "id", "name"]
+
+
+HOSTILE = st.lists(
+    st.sampled_from(
+        [b"1", b"2.5", b"a", b",", b"\n", b"\r\n", b'"', b"\xff", "é".encode(), b"NA", b"2020-01-01", b"\0", b"x,y\n"]
+    ),
+    max_size=40,
+).map(b"".join)
+
+
+@settings(max_examples=30)
+@given(HOSTILE, HOSTILE, st.booleans())
+def test_no_input_crashes_or_loses_a_line(
+    tmp_path_factory: pytest.TempPathFactory, one: bytes, two: bytes, is_json: bool
+) -> None:
+    project = Project(tmp_path_factory.mktemp("p"))
+    suffix = "jsonl" if is_json else "csv"
+    head = b"" if is_json else b"k,v\n"
+    [result] = project.put(**{f"a__{suffix}": head + one, f"b__{suffix}": head + two}).run()
+    rejected = project.rows("quarantine")
+    assert (len(project.rows()), len(rejected)) == (result.rows, result.quarantined)
+    if is_json:
+        assert result.rows + result.quarantined == sum(bool(line.strip()) for text in (one, two) for line in text.split(b"\n"))
+    kept = Counter(c for values in [*project.values(), [r["raw"] for r in rejected]] for v in values for c in str(v))
+    assert kept["a"] >= (one + two).count(b"a")
+
+
+ROWS = st.lists(
+    st.tuples(st.sampled_from(["", "1", "2", "2.5", "NA", "007"]), st.sampled_from(["", '""', "x", '"q,""r"', "2020-01-01"])),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=12)
+@given(ROWS, st.randoms(use_true_random=False))
+def test_one_file_or_five_in_any_order_are_the_same_table(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], chance: random.Random
+) -> None:
+    lines = [f"{k},{v}" for k, v in rows]
+    whole = Project(tmp_path_factory.mktemp("p")).put(a__csv="\n".join(["k,v", *lines]))
+    chance.shuffle(lines)
+    cut = Project(tmp_path_factory.mktemp("p")).put(**{f"{n}__csv": "\n".join(["k,v", *lines[n::5]]) for n in range(5)})
+    step = Project(tmp_path_factory.mktemp("p"))
+    for n in chance.sample(range(5), 5):
+        last = step.put(**{f"{n}__csv": "\n".join(["k,v", *lines[n::5]])}).run()
+    results = [whole.run()[0], cut.run()[0], last[0]]
+    assert len({(r.rows, r.digest) for r in results}) == 1
+    assert len({tuple(sorted(row["row_id"] for row in p.rows())) for p in (whole, cut, step)}) == 1
+
+
+# --- again ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_reads_nothing_and_commits_nothing(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    project.put(a__csv=CSV, b__csv="id,name\n3,x,y\n").run()
+    versions = [project.lake.snapshot(table).version for table in ("records/t", "sources", "quarantine")]
+    monkeypatch.setattr(door.frames, "read", None)
+    [again] = project.run()
+    assert (again.found, again.rows, again.quarantined, again.files) == (True, 2, 1, 2)
+    assert [project.lake.snapshot(table).version for table in ("records/t", "sources", "quarantine")] == versions
+
+
+def test_a_touched_file_of_equal_content_commits_no_rows(project: Project) -> None:
+    [first] = project.put(a__csv=CSV).run()
+    os.utime(project.home / "in" / "a.csv", (1, 1))
+    [again] = project.run()
+    assert (again.version, again.digest, again.rows) == (first.version, first.digest, first.rows)
+    assert project.run()[0].found
+
+
+def test_a_changed_file_replaces_its_own_rows_and_rejects(project: Project) -> None:
+    project.put(a__csv="id,name\n1,Ann\nbad\n", b__csv="id,name\n9,Zoe\nworse\n").run()
+    [result] = project.put(a__csv="id,name\n7,Bob\n8,Eve\n").run()
+    assert project.values() == [[7, "Bob"], [8, "Eve"], [9, "Zoe"]]
+    assert [row["raw"] for row in project.rows("quarantine")] == ["worse"]
+    assert (result.rows, result.quarantined, result.files) == (3, 1, 2)
+
+
+def test_a_file_that_is_gone_keeps_its_rows_even_when_types_change(project: Project) -> None:
+    project.put(a__csv="id,v\n1,5\n", b__csv="id,v\n2,6\n").run()
+    (project.home / "in" / "a.csv").unlink()
+    [result] = project.put(c__csv="id,v,w\n3,7.5,new\n").run()
+    assert project.values() == [[1, 5.0, None], [2, 6.0, None], [3, 7.5, "new"]]
+    assert (result.rows, result.files) == (3, 3)
+    [result] = project.put(d__csv="id,v\n4,many\n").run()
+    assert [row[1] for row in project.values()] == ["5", "6", "7.5", "many"]
+    assert [result.rows, len(project.rows())] == [4, 4]
+
+
+@pytest.mark.parametrize("step", ["records", "ledger"])
+@pytest.mark.parametrize("files", [1, 2])
+def test_a_crash_between_the_commits_neither_loses_nor_doubles(
+    project: Project, monkeypatch: pytest.MonkeyPatch, step: str, files: int
+) -> None:
+    project.put(**{f"f{n}__csv": f"id,name\n{n},x\nbad\n" for n in range(files)})
+
+    def killed(*_args: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(door, "_commit_all", killed) if step == "records" else patch.setattr(door.ledger, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            project.run()
+    version = project.lake.snapshot("records/t").version if step == "ledger" else None
+    [result] = project.run()
+    assert (result.rows, result.quarantined, len(project.rows()), len(project.rows("quarantine"))) == (files, files, files, files)
+    assert version in (None, result.version)
+
+
+# --- subjects ---------------------------------------------------------------------------------------------------------------
+
+PEOPLE = TABLE + 'subject = {kind = "person", column = "who"}\n'
+
+
+def _suppress(lake: Lake, who: str) -> None:
+    row = {"request_id": "r", "kind": "person", "subject": subject_token(lake.keys, "person", who)}
+    row |= {"state": "hidden", "at": datetime.now(UTC), "detail": ""}
+    file = write_part(lake.folder("requests"), [pa.RecordBatch.from_pylist([row], schema=REQUESTS)], REQUESTS)
+    lake.commit("requests", REQUESTS, [file], lineage=Lineage("forget", "k", ""))
+
+
+@pytest.mark.parametrize(
+    "content", ["who,v\n7,1\n8,2\n7,3\n,4\n", "who,v\n7.0,1\n8.5,2\n7,3\n,4\n", "who,v\n7,1\nx,2\n7,3\n,4\n"]
+)
+def test_suppressed_subjects_do_not_come_back(project: Project, content: str) -> None:
+    Project(project.home, PEOPLE).put(a__csv=content)
+    _suppress(project.lake, "7")
+    [result] = project.run()
+    assert (result.rows, result.n_suppressed, result.quarantined) == (2, 2, 0)
+    assert sorted(row["v"] for row in project.rows()) == [2, 4]
+
+
+def test_rows_lie_in_the_order_of_their_subjects(project: Project) -> None:
+    lines = [f"{n % 7},{n}" for n in range(70)]
+    Project(project.home, PEOPLE).put(a__csv="\n".join(["who,v", *lines])).run()
+    people = [row["who"] for row in project.rows()]
+    assert sum(a != b for a, b in pairwise(people)) == 6
+
+
+def test_a_table_without_its_subject_is_refused(project: Project) -> None:
+    Project(project.home, PEOPLE).put(a__csv=CSV)
+    with pytest.raises(LetheError, match="no column 'who'"):
+        project.run()
+
+
+def test_the_log_tells_no_bounds_of_personal_columns(project: Project) -> None:
+    Project(project.home, PEOPLE + 'text = "note"\n').put(a__csv="who,note,v\n7,5,1\n8,6,2\n").run()
+    [part] = project.lake.parts(project.lake.snapshot("records/t"))
+    assert part.file.stats["v"] == {"min": 1, "max": 2, "n_nulls": 0}
+    assert not {"who", "note"} & set(part.file.stats)
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_read_is_one_reject_and_the_others_go_on(project: Project) -> None:
+    project.put(
+        a__csv__gz=gzip.compress(b"k\n" + b"1\n" * 50_000, mtime=0)[:-9], b__parquet=b"no", c__csv="k\n5\n", d__txt="k\n6\n"
+    )
+    [result] = project.run()
+    reasons = {Path(row["source"]).name: row["reason"].split(":")[0] for row in project.rows("quarantine")}
+    assert reasons == {
+        "a.csv.gz": "the gzip stream is broken",
+        "b.parquet": "not a Parquet file",
+        "d.txt": "not a format that is read here",
+    }
+    assert result.rows > 40_000
+    assert {row["k"] for row in project.rows()} == {1, 5}
+
+
+def test_a_file_in_latin1_is_read_and_one_bad_line_is_not_the_file(project: Project) -> None:
+    project.put(a__csv="k\ncafé\nnaïve\n".encode("latin-1"), b__csv="k\nthé\n".encode() + b"caf\xe9\n").run()
+    assert project.values() == [["café"], ["naïve"], ["thé"]]
+    assert [row["raw"] for row in project.rows("quarantine")] == ["caf\\xe9"]
+    encodings = project.lake.lineage(project.lake.snapshot("records/t")).summary["encodings"]
+    assert [(Path(uri).name, encoding) for uri, encoding in encodings.items()] == [("a.csv", "cp1252")]
+
+
+def test_an_empty_table_has_its_schema_and_no_file(project: Project) -> None:
+    [result] = project.put(a__csv="id,name\n").run()
+    snapshot = project.lake.snapshot("records/t")
+    assert (result.rows, project.lake.schema(snapshot).names, project.lake.parts(snapshot)) == (0, ["row_id", "id", "name"], [])
+
+
+def test_a_table_that_never_had_a_file_is_refused(project: Project) -> None:
+    with pytest.raises(SourceError, match=r"tables\.t: no file"):
+        project.run()
+
+
+def test_mixed_formats_and_nested_values_share_one_table(project: Project) -> None:
+    project.put(
+        a__jsonl='{"id":1,"tags":["x"],"Row_ID":5}\n', b__parquet=_parquet([{"id": 2, "tags": ["y", None]}]), c__csv="ID\n3.5\n"
+    ).run()
+    assert project.values() == [[1.0, ["x"], 5], [2.0, ["y", None], None], [3.5, None, None]]
+    assert project.run()[0].found
+
+
+def test_rows_are_found_again_after_a_column_came(project: Project) -> None:
+    project.put(a__csv="id\n1\n", b__csv="id\n2\n").run()
+    before = {row["id"]: row["row_id"] for row in project.rows()}
+    project.put(c__csv="id,late\n3,x\n").run()
+    assert {row["id"]: row["row_id"] for row in project.rows() if row["id"] < 3} == before
+
+
+# --- many -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_collection_makes_a_table_of_each_file(project: Project) -> None:
+    Project(project.home, '[collections.c]\nsource = "in/*.csv"\n').put(**{f"t{n}__csv": f"n\n{n}\n{n}\n" for n in range(30)})
+    seen = list[tuple[str, int, int]]()
+    results = ingest.fn(load_settings(project.home), None, progress=lambda *step: seen.append(step))
+    assert [(r.name, r.rows, r.files) for r in results[:2]] == [("c/t0", 2, 1), ("c/t1", 2, 1)]
+    assert [(done, n) for _, done, n in seen] == [(n, 30) for n in range(1, 31)]
+    assert {row["n"] for row in project.rows("records/c/t7")} == {7}
+    assert all(result.found for result in project.run())
+
+
+def test_a_file_larger_than_what_is_kept_is_streamed(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = "".join(f"{n},text {n}\n" for n in range(5_000))
+    [small] = project.put(a__csv="n,t\n" + lines).run()
+    monkeypatch.setattr("tasks.ingest.streams.BLOCK_BYTES", 1_000)
+    monkeypatch.setattr(door.frames, "KEEP_BYTES", 0)
+    other = Project(project.home / "streamed").put(a__csv="n,t\n" + lines)
+    [streamed] = other.run()
+    assert (streamed.rows, streamed.digest) == (5_000, small.digest)
+
+
+@pytest.mark.slow
+def test_a_dask_cluster_writes_the_same_tables(project: Project) -> None:
+    project.put(**{f"f{n}__csv": f"id,v\n{n},{n}{'.5' if n == 3 else ''}\nbad\n" for n in range(6)})
+    files = {path.name.replace(".", "__"): path.read_bytes() for path in (project.home / "in").iterdir()}
+    [here] = Project(project.home / "local").put(**files).run()
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        [there] = ingest.fn(load_settings(project.home), None, scheduler=cluster.scheduler_address)
+    assert (there.rows, there.quarantined, there.digest) == (here.rows, here.quarantined, here.digest) == (6, 6, there.digest)
+
+
+@pytest.mark.slow
+def test_real_tables_keep_every_line(tmp_path: Path, shared_data: Path) -> None:
+    with tarfile.open(shared_data / "lake" / "snapshots.tar.gz") as archive:
+        archive.extractall(tmp_path / "in", filter="data")
+    project = Project(tmp_path, '[collections.s]\nsource = "in/**/*.csv"\n')
+    results = project.run()
+    n_records = 0
+    for path in (tmp_path / "in").rglob("*.csv"):
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as lines:
+            n_records += sum(bool(record) for record in csv.reader(lines)) - 1
+    assert sum(r.rows + r.quarantined for r in results) == n_records
+    assert all(result.found for result in project.run())
