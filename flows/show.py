@@ -131,24 +131,9 @@ def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
     return table
 
 
-_TEXTUAL = set(
-    [
-        "table",
-        "digest",
-        "child",
-        "parent",
-        "step",
-        "action",
-        "reason",
-        "dataset",
-        "model",
-        "request",
-        "state",
-        "shard",
-        "metric",
-        "what",
-        "at",
-    ]
+_TEXTUAL = frozenset(
+    ("table", "digest", "child", "parent", "step", "action", "reason", "dataset", "model", "request", "state", "shard")
+    + ("metric", "what", "at")
 )
 
 
@@ -185,8 +170,9 @@ def _select(doc: d.SelectDocument) -> list[Any]:
 
 
 def _prune(doc: d.PruneDocument) -> list[Any]:
-    said = f"kept {doc.n_kept:,} of {doc.n_in:,} records by {doc.method}; {doc.n_holdout:,} held out, {doc.n_control:,} in the control"
-    return [f"prune {doc.dataset}: {said}; {_found(doc.found, doc.seconds)}"]
+    kept = f"kept {doc.n_kept:,} of {doc.n_in:,} records by {doc.method}"
+    apart = f"{doc.n_holdout:,} held out, {doc.n_control:,} in the control"
+    return [f"prune {doc.dataset}: {kept}; {apart}; {_found(doc.found, doc.seconds)}"]
 
 
 def _curate(doc: d.CurateDocument) -> list[Any]:

@@ -368,8 +368,11 @@ def _meta_of(entry: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _newest_meta(latest: DeltaTable, version: int | None = None) -> dict[str, Any]:
-    """What the newest commit of ours says, up to a version. Ask the latest table only: the history of a table that was opened at an
-    older version holds the newer commits all the same, under wrong numbers (deltalake 1.6)."""
+    """What the newest commit of ours says, up to a version.
+
+    Ask the latest table only: the history of a table that was opened at an older version holds the newer commits all the same,
+    under wrong numbers (deltalake 1.6).
+    """
     for limit in (1, 8, None):
         for entry in latest.history(limit):
             if (version is None or int(entry["version"]) <= version) and (meta := _meta_of(entry)):
