@@ -132,8 +132,7 @@ def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
 
 
 _TEXTUAL = frozenset(
-    ("table", "digest", "child", "parent", "step", "action", "reason", "dataset", "model", "request", "state", "shard")
-    + ("metric", "what", "at")
+    "table digest child parent step action reason dataset model request state shard metric what at".split()  # noqa: SIM905
 )
 
 
