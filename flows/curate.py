@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from prefect import flow
 
 from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
+from tasks.dedup.scan import Edge
 from tasks.dedup.task import DedupResult, dedup
 from tasks.ingest.task import IngestedTable, ingest
 from tasks.prune.task import PruneResult, prune
@@ -57,14 +59,21 @@ def _decided(work: Workspace, name: str, ingested: tuple[IngestedTable, ...], sc
 def pool_of(work: Workspace, name: str, scanned: DedupResult) -> tuple[tuple[Snapshot, ...], dict[str, str]]:
     """The pool's snapshots without the tables that another pool table contains, copy for copy, and those left out."""
     names = work.settings.dataset(name).pool
-    left_out = contained_in(names, scanned)
+    left_out = contained_in(names, scanned.edges)
     return work.records(n for n in names if n not in left_out), left_out
 
 
-def contained_in(names: Sequence[str], scanned: DedupResult) -> dict[str, str]:
-    """Tables among `names` whose every row, with its copies, is in another of them. Of equal tables the first name stays."""
-    edges = {(e.child, e.parent) for e in scanned.edges if e.multiset and e.child in names and e.parent in names}
-    return {child: parent for child, parent in sorted(edges, reverse=True) if (parent, child) not in edges or parent < child}
+def contained_in(names: Sequence[str], edges: Iterable[Edge]) -> dict[str, str]:
+    """Tables among `names` whose every row, with its copies, is in another of them, and one that stays for each.
+
+    Of equal tables the first name stays. Edges are transitively closed, so a table that stays is always among the parents.
+    """
+    pairs = {(e.child, e.parent) for e in edges if e.multiset and e.child in names and e.parent in names}
+    above = defaultdict[str, list[str]](list)
+    for child, parent in sorted(pairs):
+        if (parent, child) not in pairs or parent < child:
+            above[child].append(parent)
+    return {child: next(p for p in parents if p not in above) for child, parents in above.items()}
 
 
 def selection_of(work: Workspace, name: str, pool: tuple[Snapshot, ...]) -> SelectResult | None:

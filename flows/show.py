@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -216,7 +217,15 @@ def _demo(doc: d.DemoDocument) -> list[Any]:
         table.add_column(name, justify="right" if name == "seconds" else "left", overflow="fold")
     for step in doc.steps:
         table.add_row(step.step, step.what, f"{step.seconds:.1f}")
-    return [table]
+    config = Path(doc.report).with_name("lethe.toml")
+    return [
+        table,
+        f"\n{doc.seconds:.0f} s in all. Where to look:",
+        f"  the report          {doc.report}",
+        f"  the certificate     {doc.certificate}",
+        f"  runs and models     lethe up --config {config}, then http://127.0.0.1:5000",
+        f"  the lake            lethe status --config {config}",
+    ]
 
 
 _TEXTS: dict[type[BaseModel], Callable[[Any], list[Any]]] = {
