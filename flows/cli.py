@@ -17,6 +17,7 @@ from typing import Annotated
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.text import Text
 
 from flows import show
 from flows.documents import DOCUMENTS
@@ -44,7 +45,7 @@ def main() -> None:
     try:
         app()
     except LetheError as error:
-        _errors.print(f"[red]{type(error).__name__}[/red]: {error}", markup=True, soft_wrap=True)
+        _errors.print(Text.assemble((type(error).__name__, "red"), f": {error}"), soft_wrap=True)
         sys.exit(1)
     except KeyboardInterrupt:
         _errors.print("interrupted; run the same command again to go on")

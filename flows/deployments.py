@@ -41,7 +41,7 @@ def all_of() -> tuple[Deployment, ...]:
         Deployment(
             "forget",
             "flows.forget:forget",
-            "finish all open deletion requests; `lethe forget` and the event lethe.deletion-requested file them",
+            "finish all open deletion requests; also on the event lethe.deletion-requested",
             cron="30 * * * *",
             triggers=({"type": "event", "enabled": True, "expect": ["lethe.deletion-requested"]},),
         ),

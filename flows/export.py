@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Iterator
 from itertools import chain
@@ -19,11 +20,11 @@ from infra.decisions import kept_ids
 from infra.files import Part, filesystem, read_part
 from infra.ids import I64
 from infra.lake import Lake
-from infra.settings import load_settings, resolve
+from infra.settings import Settings, load_settings, resolve
 
 
 class ExportRefused(LetheError):
-    """The place to export to is already in use."""
+    """The place to export to is in use, or not to be used."""
 
 
 def export(config: Path, name: str, to: str) -> ExportDocument:
@@ -31,7 +32,9 @@ def export(config: Path, name: str, to: str) -> ExportDocument:
     settings = load_settings(config)
     settings.dataset(name)
     lake = Lake.open(settings)
-    fs, folder = filesystem(resolve(Path.cwd(), to))
+    place = resolve(Path.cwd(), to)
+    _refuse_inside(place, settings)
+    fs, folder = filesystem(place)
     if fs.exists(folder) and fs.ls(folder):
         raise ExportRefused(f"{to} is not empty. Name a folder that does not exist yet")
     training_set, pool = pool_of_training_set(lake, name)
@@ -41,6 +44,13 @@ def export(config: Path, name: str, to: str) -> ExportDocument:
     places = ((f"{folder}/part-{uuid.uuid4().hex}.parquet", part) for s in pool for part in lake.parts(s))
     written = [size for path, part in places if (size := _write(fs, path, _kept(part, kept, taken), part.schema))]
     return ExportDocument(dataset=name, to=to, n_rows=int(taken.sum()), n_files=len(written), n_bytes=sum(written))
+
+
+def _refuse_inside(place: str, settings: Settings) -> None:
+    """An export among the lake's own files would be taken for them, and purged."""
+    for own in (settings.lake_uri, str(settings.private_dir), settings.artifacts_uri):
+        if f"{os.path.normpath(place)}/".startswith(f"{os.path.normpath(own)}/"):
+            raise ExportRefused(f"{place} lies in {own}, which is Lethe's own. Name a folder outside of it")
 
 
 def _write(fs: Any, path: str, batches: Iterator[pa.RecordBatch], schema: pa.Schema) -> int:

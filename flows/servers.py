@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from flows.documents import UpDocument
@@ -54,7 +54,20 @@ def embedded(config: Path) -> Iterator[None]:
         wanted["PREFECT_API_URL"] = running
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
-    yield
+    with nullcontext() if running else _without_heartbeats():
+        yield
+
+
+@contextmanager
+def _without_heartbeats() -> Iterator[None]:
+    """Nobody watches a temporary server for zombies, and every flow would wait up to a second for its heartbeat to end."""
+    from prefect.settings import (  # noqa: PLC0415 - Prefect reads its environment when it is imported
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
 
 
 def _running_api(home: Path) -> str | None:

@@ -23,6 +23,8 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise typer.BadParameter(f"--from {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise typer.BadParameter(f"--from {path}: the file is not UTF-8") from None
 
 
 def _pair(text: str, where: str) -> tuple[str, str]:

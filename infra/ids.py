@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -117,9 +118,18 @@ def subject_token(keys: Keys, kind: str, value: Any) -> str:
     return hmac.digest(keys.subject, message, "sha256").hex()
 
 
+def subject_places(keys: Keys, tokens: Sequence[str]) -> U64:
+    """A keyed 64-bit number of each subject, from which its shard, slice, sample and holdout are drawn, shape (n,).
+
+    A token is an HMAC already: a bijection under a key of its own is enough to draw from.
+    """
+    heads = np.frombuffer(b"".join(bytes.fromhex(token[:16]) for token in tokens), ">u8").astype(np.uint64)
+    return mix64(heads ^ np.frombuffer(keys.place[:8], ">u8").astype(np.uint64))
+
+
 def subject_place(keys: Keys, token: str) -> int:
-    """A keyed 64-bit number of the subject, from which its shard, slice, sample and holdout are drawn."""
-    return int.from_bytes(hmac.digest(keys.place, bytes.fromhex(token), "sha256")[:8], "big")
+    """The place of one subject."""
+    return int(subject_places(keys, [token])[0])
 
 
 # --- keyed draws ------------------------------------------------------------------------------------------------------

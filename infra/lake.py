@@ -7,6 +7,7 @@ code, output digest). A killed writer leaves files that no log names; `purge` an
 from __future__ import annotations
 
 import hashlib
+import hmac
 import importlib.util
 import json
 import os
@@ -30,12 +31,18 @@ from filelock import FileLock
 from infra.contracts import CommitConflict, DataFile, LetheError, Lineage, Snapshot, StaleSnapshot, UnknownTable
 from infra.files import Folder, Part, filesystem, parse_name, read_part_table
 from infra.ids import Digest, Keys, key_of
-from infra.secret import load_keys
+from infra.secret import SecretError, load_keys
 from infra.settings import Settings
 
 _META = "lethe"
+_BASE = ("infra.contracts", "infra.decisions", "infra.files", "infra.ids", "infra.rowhash", "infra.subjects")
+_MARK = "lethe.json"
+_SLASH = "~"  # stands for the slashes of a table's name in its folder's name; no name may hold it
 _TRIES = 12
 _RETENTIONS = {"delta.logRetentionDuration": "interval 30 days", "delta.deletedFileRetentionDuration": "interval 7 days"}
+_NO_RETENTION = "interval 0 seconds"
+_STAGES = ("records", "ngram_counts", "selection", "scores", "training_set")
+_SINGLE = ("quarantine", "sources", "containment", "retention", "requests", "certificates")
 _KEPT_LOG = re.compile(r"^\d{20}\.(json|checkpoint(\.\d+\.\d+)?\.parquet)$")
 
 
@@ -56,9 +63,12 @@ def stage_key(stage: str, code: str, inputs: Sequence[Snapshot], params: dict[st
 
 
 def code_digest(*module_names: str) -> str:
-    """SHA-256 over the source files of modules or packages: a stage whose code changed is run again."""
+    """SHA-256 over the source files of modules or packages: a stage whose code changed is run again.
+
+    What every stage's output rests on (ids, hashes, files) is always among them.
+    """
     digest = hashlib.sha256()
-    for name in sorted(set(module_names)):
+    for name in sorted({*module_names, *_BASE}):
         for path in _sources(name):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -84,7 +94,23 @@ class Lake:
     def open(settings: Settings) -> Lake:
         settings.private_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = FileLock(str(settings.private_dir / "lake.lock"), is_singleton=True)
-        return Lake(settings.lake_uri, load_keys(settings.private_dir), lock)
+        lake = Lake(settings.lake_uri, load_keys(settings.private_dir), lock)
+        lake._check_secret()
+        return lake
+
+    def _check_secret(self) -> None:
+        """Another secret gives other ids and finds no subject: better no lake than one of two secrets."""
+        fs, path = filesystem(f"{self.root}/{_MARK}")
+        if fs.exists(path) and json.loads(fs.cat_file(path))["key_check"] != _key_check(self.keys):
+            raise SecretError(
+                f"the lake at {self.root} was made with another secret. Put back its .lethe/secret, or set LETHE_SECRET to it"
+            )
+
+    def _mark(self) -> None:
+        fs, path = filesystem(f"{self.root}/{_MARK}")
+        if not fs.exists(path):
+            fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            fs.pipe_file(path, json.dumps({"format": 1, "key_check": _key_check(self.keys)}).encode())
 
     # --- names -----------------------------------------------------------------------------------------------------------------
 
@@ -92,23 +118,38 @@ class Lake:
         """Where a table lies. Names come from outside (files, tickets): they cannot leave the lake."""
         if not table or any(part in ("", ".", "..") for part in table.split("/")):
             raise UnknownTable(f"{table!r} is not a table name")
-        return f"{self.root}/{table}"
+        stage, _, name = table.partition("/")
+        # Tables never lie in one another's folders: what purges the outer one would take the inner one along.
+        return f"{self.root}/{stage}/{name.replace('/', _SLASH)}".rstrip("/")
 
     def folder(self, table: str) -> Folder:
         return Folder(self.uri(table), self.keys.row)
 
     def exists(self, table: str) -> bool:
-        return DeltaTable.is_deltatable(self.uri(table), _storage(self.root))
+        if "://" in self.root:
+            return DeltaTable.is_deltatable(self.uri(table), _storage(self.root))
+        try:
+            return any(_KEPT_LOG.match(name) for name in os.listdir(f"{self.uri(table)}/_delta_log"))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def tables(self, prefix: str = "") -> list[str]:
-        """Names of all tables under a prefix, sorted."""
-        fs, root = filesystem(self.root)
-        start = f"{root}/{prefix}".rstrip("/")
-        found = list[str]()
-        for folder, folders, _files in fs.walk(start) if fs.exists(start) else ():
-            if "_delta_log" in folders:
-                found.append(str(folder)[len(root) + 1 :])
-        return sorted(found)
+        """Names of all tables that start with a prefix of whole parts (`records`, `records/exports`), sorted."""
+        found = [name for name in _SINGLE if self.exists(name)]
+        for stage in _STAGES:
+            names = (f"{stage}/{folder.replace(_SLASH, '/')}" for folder in self._folders(stage))
+            found += [name for name in names if self.exists(name)]
+        return sorted(name for name in found if not prefix or name == prefix or name.startswith(prefix.rstrip("/") + "/"))
+
+    def _folders(self, stage: str) -> list[str]:
+        fs, path = filesystem(f"{self.root}/{stage}")
+        if not fs.exists(path):
+            return []
+        return [
+            str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
+            for entry in fs.ls(path, detail=True)
+            if entry["type"] == "directory"
+        ]
 
     # --- snapshots -------------------------------------------------------------------------------------------------------------
 
@@ -134,6 +175,27 @@ class Lake:
             if meta and meta["key"] == key:
                 return self._readable(table, int(entry["version"]), meta, delta)
         return None
+
+    def reuse(self, table: str, key: str) -> Snapshot | None:
+        """As `find`, and what is found becomes the newest version again.
+
+        Whoever reads the table next must meet it, and a purge must not take it for history.
+        """
+        found = self.find(table, key)
+        latest = self.snapshot(table) if found is not None else None
+        if found is None or latest is None or found.version == latest.version:
+            return found
+        files, current = ([part.file for part in self.parts(s)] for s in (found, latest))
+        shared = {f.path for f in files} & {f.path for f in current}
+        return self.commit(
+            table,
+            self.schema(found),
+            [f for f in files if f.path not in shared],
+            remove=[f for f in current if f.path not in shared] if shared else None,
+            overwrite=not shared,
+            lineage=self.lineage(found),
+            expect=latest,
+        )
 
     def _readable(self, table: str, version: int, meta: dict[str, Any], latest: DeltaTable) -> Snapshot | None:
         newest = _newest_meta(latest)
@@ -220,10 +282,12 @@ class Lake:
         added = sum((Digest.parse(f.digest) for f in add), Digest())
         if not self.exists(table):
             _refuse_unless(expect is None and not remove, f"{table} does not exist")
-            return self._create(table, schema, add, _properties(lineage, added, app_id))
+            self._create(table, schema, add, _properties(lineage, added, app_id))
+            return Snapshot(table, 0, str(added), added.n_rows)
         delta = self._delta(table)
         if app_id is not None and delta.transaction_version(app_id) is not None:
             return self.snapshot(table)
+        delta = self._with_retention(table, delta)
         before = Digest.parse(_newest_meta(delta)["digest"])
         _refuse_unless(expect is None or str(before) == expect.digest, f"{table} moved while it was being planned on")
         removed = sum((Digest.parse(f.digest) for f in remove), Digest())
@@ -236,9 +300,18 @@ class Lake:
             delta = self._delta(table)
         mode = "overwrite" if overwrite else "append"
         delta.create_write_transaction(actions, mode, schema, commit_properties=_properties(lineage, digest, app_id))
-        return self.snapshot(table)
+        # Without retries it is the next version or a conflict, so nobody has to look.
+        return Snapshot(table, delta.version() + 1, str(digest), digest.n_rows)
 
-    def _create(self, table: str, schema: pa.Schema, add: Sequence[DataFile], properties: CommitProperties) -> Snapshot:
+    def _with_retention(self, table: str, delta: DeltaTable) -> DeltaTable:
+        """Give back the history that a purge, killed half-way, left switched off."""
+        if delta.metadata().configuration.get("delta.logRetentionDuration") != _NO_RETENTION:
+            return delta
+        delta.alter.set_table_properties(_RETENTIONS, commit_properties=_carried(delta))
+        return self._delta(table)
+
+    def _create(self, table: str, schema: pa.Schema, add: Sequence[DataFile], properties: CommitProperties) -> None:
+        self._mark()
         create_table_with_add_actions(
             self.uri(table),
             DeltaSchema.from_arrow(schema),
@@ -248,14 +321,15 @@ class Lake:
             storage_options=_storage(self.root),
             commit_properties=properties,
         )
-        return self.snapshot(table)
 
     def _check_files(self, table: str, add: Sequence[DataFile]) -> None:
-        """A Delta commit does not look whether its files exist; a lost one would be found only by a reader."""
+        """A Delta commit does not look whether its files exist; a lost one would be found only by a reader. Files are flushed to
+        the disk here and not when they are written: no log names one that a power cut can take, and committers flush together."""
         fs, path = filesystem(self.uri(table))
         for file in add:
+            place = f"{path}/{file.path}"
             try:
-                size = int(fs.info(f"{path}/{file.path}")["size"])
+                size = int(fs.size(place)) if "://" in self.root else _flushed(place)
             except FileNotFoundError:
                 size = -1
             if size != file.n_bytes:
@@ -292,15 +366,20 @@ class Lake:
         whole seconds. Only call it with `writing()` held.
         """
         before = {table: self._delta(table).version() for table in tables}
+        settled = time.time() - max((self._committed_at(table) for table in tables), default=0.0)
         for table in tables:
-            zero = dict.fromkeys(_RETENTIONS, "interval 0 seconds")
+            zero = dict.fromkeys(_RETENTIONS, _NO_RETENTION)
             delta = self._delta(table)
             delta.alter.set_table_properties(zero, commit_properties=_carried(delta))
-        if tables:
-            time.sleep(1.1)
+        time.sleep(max(0.0, 1.1 - settled))
         files = {table: self._vacuum(table) for table in tables}
         logs = {table: self._clean_log(table) for table in tables}
         return [PurgeReport(t, before[t], self._delta(t).version(), files[t], logs[t]) for t in tables]
+
+    def _committed_at(self, table: str) -> float:
+        """When the newest commit was made, in seconds since the epoch."""
+        (entry,) = self._delta(table).history(1)
+        return float(entry["timestamp"]) / 1000
 
     def _vacuum(self, table: str) -> int:
         fs, path = filesystem(self.uri(table))
@@ -337,6 +416,27 @@ class Lake:
         delta.alter.set_table_properties(_RETENTIONS, commit_properties=_carried(delta))
         return max(0, n_before - len(fs.find(log)))
 
+    def drop(self, table: str) -> None:
+        """Remove a derived table whole, history and all. Records are refused: only erasure takes rows from them."""
+        if table.split("/", maxsplit=1)[0] not in _STAGES[1:]:
+            raise LetheError(f"{table} is not a derived table; it cannot be dropped")
+        self._remove_folder(self.uri(table))
+
+    def sweep(self) -> int:
+        """Remove the folders of tables that never came to be: files of a run that was killed before its first commit. Returns how
+        many. Only call it with `writing()` held."""
+        names = [f"{stage}/{folder.replace(_SLASH, '/')}" for stage in _STAGES for folder in self._folders(stage)]
+        dead = [name for name in (*names, *_SINGLE) if not self.exists(name) and self._remove_folder(self.uri(name))]
+        return len(dead)
+
+    def _remove_folder(self, uri: str) -> bool:
+        """Remove a folder, its log first: a table is gone at once or not at all."""
+        fs, path = filesystem(uri)
+        places = [place for place in (f"{path}/_delta_log", path) if fs.exists(place)]
+        for place in places:
+            fs.rm(place, recursive=True)
+        return bool(places)
+
     def clear_scratch(self) -> int:
         """Remove what killed runs left under `_scratch/`; returns how many files. Only call it with `writing()` held."""
         fs, path = filesystem(f"{self.root}/_scratch")
@@ -345,6 +445,11 @@ class Lake:
         n_files = len(fs.find(path))
         fs.rm(path, recursive=True)
         return n_files
+
+
+def _key_check(keys: Keys) -> str:
+    """What a lake remembers of its secret: enough to tell another one, nothing to compute it from."""
+    return hmac.digest(keys.row, b"lethe key check", "sha256").hex()[:32]
 
 
 # --- what a commit says -----------------------------------------------------------------------------------------------
@@ -387,6 +492,13 @@ def _n_rows(meta: dict[str, Any]) -> int:
 def _lineage_of(meta: dict[str, Any]) -> Lineage:
     inputs = tuple(Snapshot(**s) for s in meta["inputs"])
     return Lineage(meta["stage"], meta["key"], meta["code"], inputs, meta["params"], meta["summary"])
+
+
+def _flushed(path: str) -> int:
+    """The bytes of a local file, all of them on the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
 
 
 def _refuse_unless(condition: bool, message: str) -> None:

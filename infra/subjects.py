@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.ids import U64, Keys, subject_place, subject_token
+from infra.ids import U64, Keys, subject_places, subject_token
 from infra.settings import SubjectSettings
 
 
@@ -26,11 +26,10 @@ def row_places(batch: pa.RecordBatch | pa.Table, subject: SubjectSettings | None
     if subject is None or batch.num_rows == 0:
         return own
     encoded = _encoded(batch.column(subject.column))
-    values = encoded.dictionary.to_pylist()
-    places = np.array([0 if v is None else subject_place(keys, subject_token(keys, subject.kind, v)) for v in values], np.uint64)
     known = np.asarray(pc.is_valid(encoded.indices))
-    if len(values):
-        own[known] = places[np.asarray(encoded.indices.filter(pc.is_valid(encoded.indices)))]
+    if known.any():
+        places = subject_places(keys, [subject_token(keys, subject.kind, value) for value in encoded.dictionary.to_pylist()])
+        own[known] = places[np.asarray(encoded.indices.drop_null())]
     return own
 
 

@@ -13,6 +13,7 @@ from prefect import task
 
 from infra.cluster import Scheduler, connect
 from infra.contracts import CONTAINMENT, RETENTION, Lineage, Snapshot
+from infra.discretion import discreet
 from infra.files import write_part
 from infra.lake import Lake, code_digest, stage_key
 from infra.settings import Settings
@@ -68,6 +69,7 @@ class _Scan:
 
 
 @task(name="dedup", persist_result=False)
+@discreet
 def dedup(settings: Settings, snapshots: tuple[Snapshot, ...], *, scheduler: Scheduler = None) -> DedupResult:
     """Find every table whose rows are all in another one, and plan which tables to retire.
 
@@ -113,7 +115,7 @@ def _apart(summary: Mapping[str, Any], settings: Settings) -> dict[str, str]:
 def _scan(lake: Lake, settings: Settings, inputs: tuple[Snapshot, ...], scheduler: Scheduler) -> _Scan:
     code = code_digest("tasks.dedup", "infra.rowhash", "infra.files")
     key = stage_key(TABLE, code, inputs, {})
-    if (snapshot := lake.find(TABLE, key)) is not None:
+    if (snapshot := lake.reuse(TABLE, key)) is not None:
         return _Scan(_read_edges(lake, snapshot), snapshot, lake.lineage(snapshot).summary, None)
     facts = _all_facts(lake, inputs)
     found = candidates(facts)
@@ -196,7 +198,7 @@ def _plan(
     code = code_digest("tasks.dedup")
     params = settings.retention.model_dump()
     key = stage_key(PLAN, code, inputs, params)
-    if (snapshot := lake.find(PLAN, key)) is not None:
+    if (snapshot := lake.reuse(PLAN, key)) is not None:
         rows = [PlanRow(**row) for row in lake.read(snapshot).to_pylist()]
         return snapshot, sorted(rows, key=lambda row: row.table), True
     n_bytes = scan.n_bytes or _sizes(_all_facts(lake, inputs))

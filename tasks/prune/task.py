@@ -16,6 +16,7 @@ from prefect import task
 from infra.cluster import Scheduler, Workers, connect
 from infra.contracts import HOLDOUT, KEPT, PRUNED, SCORES, TRAINING_SET, LetheError, Lineage, Snapshot
 from infra.decisions import ranges
+from infra.discretion import discreet
 from infra.ids import Digest, sample_level
 from infra.lake import Lake, code_digest, stage_key
 from infra.settings import Settings
@@ -52,6 +53,7 @@ class PruneResult:
 
 
 @task(name="prune", persist_result=False)
+@discreet
 def prune(
     settings: Settings,
     dataset: str,
@@ -71,14 +73,14 @@ def prune(
     code = code_digest(*_CODE)
     inputs = (*pool, *([selection] if selection else ()))
     key = stage_key("prune", code, inputs, params)
-    found = lake.find(f"training_set/{dataset}", key)
+    found = lake.reuse(f"training_set/{dataset}", key)
     if found is not None:
         summary = lake.lineage(found).summary
-        return _result(dataset, summary, found, lake.find(f"scores/{dataset}", key), found=True, start=start)
+        return _result(dataset, summary, found, lake.reuse(f"scores/{dataset}", key), found=True, start=start)
     plan = _plan(settings, lake, dataset, pool, selection)
     jobs = [Job(part, views[snapshot.table]) for snapshot in pool for part in lake.parts(snapshot)]
     with connect(scheduler) as workers, lake.scratch() as scratch:
-        written, summary = _pruned(settings, lake, dataset, jobs, plan, workers, scratch)
+        written, summary = _pruned(settings, lake, dataset, jobs, plan, workers, scratch) if jobs else ([], _nothing(plan))
     lineage = Lineage("prune", key, code, inputs, params, summary)
     return _committed(lake, dataset, written, lineage, start, scored=plan.embeds)
 
@@ -190,6 +192,13 @@ def _summary(written: list[Written], sample: Sample, plan: Plan, fitted: Fitted)
         "n_iter": fitted.rule.centroids.n_iter if fitted.rule else 0,
         "shard_digests": {str(shard): str(digest) for shard, digest in enumerate(digests)},
     }
+
+
+def _nothing(plan: Plan) -> dict[str, Any]:
+    """The summary of a pool without records, as erasing everybody in it leaves it."""
+    counts = dict.fromkeys(("n_in", "n_kept", "n_holdout", "n_control", "n_sample", "n_iter"), 0)
+    digests = {str(shard): str(Digest()) for shard in range(plan.n_shards)}
+    return {"method": plan.method, **counts, "cluster_sizes": [], "sample_level": plan.level, "shard_digests": digests}
 
 
 def _committed(lake: Lake, dataset: str, written: list[Written], lineage: Lineage, start: float, *, scored: bool) -> PruneResult:

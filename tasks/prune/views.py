@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from infra.contracts import LetheError
 from infra.files import Part
-from infra.settings import Settings, SubjectSettings
+from infra.settings import ConfigError, Settings, SubjectSettings
 from tasks.kernels.embed import is_feature, is_number, is_pixels
 
 Look = Literal["text", "pixels", "table"]
@@ -57,6 +57,8 @@ def views_of(settings: Settings, dataset: str, schemas: Mapping[str, pa.Schema],
     """The view of each table of a pool, all with the same look. Raises `NothingToEmbed` where an embedding has nothing to go
     by.
     """
+    for table, schema in schemas.items():
+        _refuse_absent(settings, table, schema)
     contents: tuple[tuple[Look, dict[str, str | None]], ...] = (
         ("text", {table: settings.table(table).text for table in schemas}),
         ("pixels", {table: _pixels_of(settings, dataset, table, schema) for table, schema in schemas.items()}),
@@ -67,6 +69,14 @@ def views_of(settings: Settings, dataset: str, schemas: Mapping[str, pa.Schema],
                 t: View(look, settings.table(t).subject, _label_of(settings, dataset, t, s), found[t]) for t, s in schemas.items()
             }
     return _table_views(settings, dataset, schemas, embeds=embeds)
+
+
+def _refuse_absent(settings: Settings, table: str, schema: pa.Schema) -> None:
+    asked = settings.table(table)
+    for key, column in (("text", asked.text), ("subject", asked.subject.column if asked.subject else None)):
+        if column is not None and column not in schema.names:
+            has = ", ".join(name for name in schema.names if name != "row_id")
+            raise ConfigError(f"table {table!r}: {key} names column {column!r}; it has: {has}. Correct lethe.toml")
 
 
 def _table_views(settings: Settings, dataset: str, schemas: Mapping[str, pa.Schema], *, embeds: bool) -> dict[str, View]:
@@ -91,7 +101,8 @@ def _table_views(settings: Settings, dataset: str, schemas: Mapping[str, pa.Sche
 
 def _usable(settings: Settings, dataset: str, table: str, schema: pa.Schema) -> list[pa.Field]:
     hidden = _hidden(settings, dataset, table)
-    return [field for field in schema if field.name not in hidden and is_feature(field.type)]
+    # By name: the order of a table's columns says who was ingested first.
+    return sorted((f for f in schema if f.name not in hidden and is_feature(f.type)), key=lambda f: f.name)
 
 
 def _pixels_of(settings: Settings, dataset: str, table: str, schema: pa.Schema) -> str | None:

@@ -15,6 +15,7 @@ from prefect import task
 from infra.cluster import Scheduler, Workers, connect
 from infra.contracts import NGRAM_COUNTS, SELECTION, LetheError, Lineage, Snapshot
 from infra.decisions import ranges
+from infra.discretion import discreet
 from infra.files import write_part
 from infra.ids import I64, sample_level, seed_of
 from infra.lake import Lake, code_digest, stage_key
@@ -88,6 +89,7 @@ class _Plan:
 
 
 @task(name="select", persist_result=False)
+@discreet
 def select(
     settings: Settings, dataset: str, pool: tuple[Snapshot, ...], target: Snapshot, *, scheduler: Scheduler = None
 ) -> SelectResult:
@@ -99,13 +101,13 @@ def select(
     started = time.perf_counter()
     lake = Lake.open(settings)
     plan = _plan(settings, lake, dataset, pool, target)
-    snapshot = lake.find(f"selection/{dataset}", plan.key)
+    snapshot = lake.reuse(f"selection/{dataset}", plan.key)
     found = snapshot is not None
     if snapshot is None:
         with connect(scheduler) as workers:
             snapshot = _run(lake, workers, plan)
     else:
-        snapshot = _restored(lake, plan, snapshot)
+        _forget_counts(lake, plan)
     figures = lake.lineage(snapshot).summary
     return SelectResult(dataset, snapshot, found, time.perf_counter() - started, **figures)
 
@@ -191,19 +193,12 @@ def _run(lake: Lake, workers: Workers, plan: _Plan) -> Snapshot:
         return _decide(lake, workers, plan, passes, {"n_counted_files": n_counted, **_kl_figures(measure)})
 
 
-def _restored(lake: Lake, plan: _Plan, found: Snapshot) -> Snapshot:
-    """Make what was found the latest version again, and let go of the counts of files that are no longer in the pool.
-
-    After an erasure, an earlier selection may be found: what came in between must not be what a purge of the history leaves.
-    """
+def _forget_counts(lake: Lake, plan: _Plan) -> None:
+    """Let go of the counts of files that are no longer in the pool: they may count erased rows."""
     known = _known_counts(lake, plan)
     names = {_name(source) for source in plan.pool}
     if not known.keys() <= names:
         _keep_counts(lake, plan, {name: counts for name, counts in known.items() if name in names})
-    if lake.snapshot(found.table).version == found.version:
-        return found
-    files = [part.file for part in lake.parts(found)]
-    return lake.commit(found.table, SELECTION, files, lineage=lake.lineage(found), overwrite=True)
 
 
 def _decide(lake: Lake, workers: Workers, plan: _Plan, passes: Sequence[Scored], figures: dict[str, Any]) -> Snapshot:

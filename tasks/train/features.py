@@ -109,7 +109,7 @@ def infer_spec(kind: str, schemas: Sequence[pa.Schema], *, text: str | None, exc
         return Spec("text", (text,), ("text",), TEXT_BUCKETS)
     if view == "image":
         return _image_spec(schemas, exclude, n_pixels)
-    columns = _kinds(schemas, exclude)
+    columns = dict(sorted(_kinds(schemas, exclude).items()))  # the order of a table's columns says who was ingested first
     if not columns:
         raise BadFeatures('kind = "tabular" finds no column of numbers, times or strings beside the label and the subject')
     return Spec("tabular", tuple(columns), tuple(columns.values()), TOKEN_BUCKETS)

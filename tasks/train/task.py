@@ -14,6 +14,7 @@ from prefect import task
 from infra import tracking as store_of_runs
 from infra.cluster import Scheduler, Workers, connect
 from infra.contracts import LetheError, Snapshot
+from infra.discretion import discreet
 from infra.files import Part, read_part
 from infra.ids import Keys, key_of
 from infra.lake import Lake, code_digest
@@ -70,6 +71,7 @@ class _Job:
 
 
 @task(name="train", persist_result=False)
+@discreet
 def train(
     settings: Settings, model: str, pool: tuple[Snapshot, ...], training_set: Snapshot, *, scheduler: Scheduler = None
 ) -> TrainResult:

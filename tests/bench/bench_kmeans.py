@@ -1,4 +1,4 @@
-"""Seconds per Lloyd iteration, beside scikit-learn and (where it is installed) faiss: python tests/bench/bench_kmeans.py [n d k].
+"""Seconds per Lloyd iteration, beside scikit-learn and (where it is installed) faiss: python -m tests.bench.bench_kmeans [n d k].
 
 All start from the same rows and run the same number of iterations on the same points: unit vectors, ours in integers.
 """
@@ -16,7 +16,8 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from infra.ids import F64
-from tasks.kernels.kmeans import UNIT, Centroids, Points, _moved, assign, fit
+from tasks.kernels.kmeans import UNIT, Centroids, Points, _moved, assign, fit  # pyright: ignore[reportPrivateUsage]
+from tests.bench.harness import Options, Row, times
 
 Clock = tuple[float, float]
 N_ITER = 5
@@ -53,7 +54,8 @@ def lloyd(points: Points, start: Points) -> Callable[[int], Points]:
 
 
 def sklearn_lloyd(vectors: np.ndarray, start: np.ndarray) -> Callable[[int], Any]:
-    return lambda n: KMeans(len(start), init=start, n_init=1, max_iter=n, tol=0, algorithm="lloyd").fit(vectors)
+    make: Any = KMeans  # its types know `init` by name only
+    return lambda n: make(len(start), init=start, n_init=1, max_iter=n, tol=0, algorithm="lloyd").fit(vectors)
 
 
 def faiss_lloyd(vectors: np.ndarray, start: np.ndarray) -> Callable[[int], Any] | None:
@@ -75,7 +77,8 @@ def inertia(vectors: F64, centroids: np.ndarray) -> float:
     return float((gaps.min(axis=1) + (vectors**2).sum(axis=1)).mean())
 
 
-def main(n: int = 200_000, d: int = 64, k: int = 256) -> None:
+def compared(n: int = 200_000, d: int = 64, k: int = 256) -> dict[str, Clock]:
+    """(wall, CPU) seconds an iteration of each side; prints them with how good the centroids are."""
     exact = unit_vectors(n, d, k)
     points, vectors = np.rint(exact * UNIT).astype(np.int16), exact.astype(np.float32)
     start = points[:k]
@@ -91,7 +94,17 @@ def main(n: int = 200_000, d: int = 64, k: int = 256) -> None:
     began = time.perf_counter()
     fitted = fit(points, np.arange(n), k, seed=0)
     print(f"lethe, whole fit with seeding: {time.perf_counter() - began:.2f} s, {fitted.n_iter} iterations")
+    return clocks
+
+
+def rows(_: Options) -> list[Row]:
+    clocks = compared()
+    ours, theirs = clocks["lethe"], clocks["scikit-learn"]
+    return [
+        Row(f"k-means iteration, scikit-learn: {clock} s", f"{a:.3f}", f"{b:.3f}", times(b, a))
+        for clock, a, b in zip(("wall", "CPU"), ours, theirs, strict=True)
+    ]
 
 
 if __name__ == "__main__":
-    main(*map(int, sys.argv[1:]))
+    compared(*map(int, sys.argv[1:]))

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import io
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra.rowhash import row_hashes
+from tests.bench.harness import least_cpu_s
 
 KEY = b"the key of a benchmark, 32 bytes"
-N_REPEATS = 5
 
 
 @dataclass(frozen=True)
@@ -67,17 +66,6 @@ def columns(n: int) -> Iterator[tuple[str, pa.Array]]:
     yield "list<float32>[8]", pa.FixedSizeListArray.from_arrays(pa.array(rng.normal(size=n).astype(np.float32)), 8)
 
 
-def best_s(work: Callable[[], object]) -> float:
-    """CPU seconds of the best of several goes, so that a busy machine tells the same story."""
-
-    def once() -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
-
-    return min(once() for _ in range(N_REPEATS))
-
-
 def written(table: pa.Table) -> None:
     pq.write_table(table, io.BytesIO(), compression="zstd")
 
@@ -85,8 +73,8 @@ def written(table: pa.Table) -> None:
 def measure(name: str, table: pa.Table) -> Figure:
     names = table.column_names
     row_hashes(table.slice(0, 10), names, KEY)  # compiled, or loaded from the cache
-    hash_s = best_s(lambda: row_hashes(table, names, KEY))
-    return Figure(name, len(table), table.nbytes, hash_s, best_s(lambda: written(table)))
+    hash_s = least_cpu_s(lambda: row_hashes(table, names, KEY))
+    return Figure(name, len(table), table.nbytes, hash_s, least_cpu_s(lambda: written(table)))
 
 
 def main(n: int = 500_000) -> None:

@@ -1,11 +1,12 @@
 """Importance weights of real text: our kernel against `data-selection` 1.0.3, the reference implementation of DSIR.
 
-    python tests/bench/bench_select.py --reference-python REF/bin/python [--mb 16] [--data ../shared/data/text]
+    python -m tests.bench.bench_select [--reference-python REF/bin/python] [--mb 16] [--data ../shared/data]
 
-REF is a virtual environment of its own: `pip install data-selection==1.0.3 nltk==3.9.1`. Both run on one core over the same
-documents, with 10,000 buckets: fit (n-gram counts of pool and target), then weights (a score for every pool document). The
-figures are MB of text per CPU second. The reference reads JSON lines, its only input; ours is given as the kernel alone, over
-Arrow arrays, and as reading zstd Parquet and running the kernel. Without --reference-python only ours is shown.
+REF is a virtual environment of its own with data-selection==1.0.3 and nltk==3.9.1; without one it is made, once, in a folder of
+yours under the system's temporary one. Both run on one core over the same documents, with 10,000 buckets: fit (n-gram counts of
+pool and target), then weights (a score for every pool document). The figures are MB of text per CPU second. The reference reads
+JSON lines, its only input; ours is given as the kernel alone, over Arrow arrays, and as reading zstd Parquet and running the
+kernel.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import os
 import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,10 +26,14 @@ import pyarrow.parquet as pq
 
 from tasks.kernels.ngrams import count_ngrams, score_ngrams
 from tasks.select.weights import log_ratios
+from tests.bench.harness import DATA, Options, Row, least_cpu_s, skipped, times, verdict
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "text"
 POOL, TARGET = ("newsgroups20", "medquad"), "target_product_reviews"
-N_BUCKETS, REPEATS = 10_000, 5
+N_BUCKETS = 10_000
+POOL_MB = 16.0
+LEAST_RATIO = 100
+THEIRS = "data-selection 1.0.3"
+REQUIREMENTS = ("data-selection==1.0.3", "nltk==3.9.1")
 
 REFERENCE = """
 import json, resource, sys
@@ -60,16 +65,6 @@ def texts(path: Path, n_bytes: int) -> list[str]:
     return found
 
 
-def cpu_s(work: Callable[[], object]) -> float:
-    """The least CPU seconds of some runs, all threads."""
-    taken = list[float]()
-    for _ in range(REPEATS):
-        start = time.process_time()
-        work()
-        taken.append(time.process_time() - start)
-    return min(taken)
-
-
 def ours(pool: pa.Array, target: pa.Array, place: Path) -> dict[str, dict[str, float]]:
     for name, array in (("pool", pool), ("target", target)):
         pq.write_table(pa.table({"text": array}), place / f"{name}.parquet", compression="zstd")
@@ -83,10 +78,10 @@ def ours(pool: pa.Array, target: pa.Array, place: Path) -> dict[str, dict[str, f
 
     ratios = fit(pool, target)
     n_tokens = int(score_ngrams(pool, ratios, seed=0)[1].sum())
-    kernel = {"fit": cpu_s(lambda: fit(pool, target)), "weights": cpu_s(lambda: score_ngrams(pool, ratios, seed=0))}
+    kernel = {"fit": least_cpu_s(lambda: fit(pool, target)), "weights": least_cpu_s(lambda: score_ngrams(pool, ratios, seed=0))}
     whole = {
-        "fit": cpu_s(lambda: fit(read("pool"), read("target"))),
-        "weights": cpu_s(lambda: score_ngrams(read("pool"), ratios, seed=0)),
+        "fit": least_cpu_s(lambda: fit(read("pool"), read("target"))),
+        "weights": least_cpu_s(lambda: score_ngrams(read("pool"), ratios, seed=0)),
     }
     return {"lethe, kernel": {**kernel, "n_tokens": n_tokens}, "lethe, from Parquet": {**whole, "n_tokens": n_tokens}}
 
@@ -100,27 +95,69 @@ def reference(python: str, pool: pa.Array, target: pa.Array, place: Path) -> dic
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="n-gram fit and weights against data-selection 1.0.3")
-    parser.add_argument("--reference-python")
-    parser.add_argument("--mb", type=float, default=16.0, help="MB of pool text, half from each source")
-    parser.add_argument("--data", type=Path, default=DATA)
-    chosen = parser.parse_args()
-    half = int(chosen.mb * 1e6 / len(POOL))
-    pool = pa.array([text for name in POOL for text in texts(chosen.data / f"{name}.jsonl.gz", half)])
-    target = pa.array(texts(chosen.data / f"{TARGET}.jsonl.gz", half))
+def reference_python() -> str:
+    """An interpreter that has the reference, installed on first use. Raises `CalledProcessError` where it cannot be had."""
+    place = Path(tempfile.gettempdir()) / f"lethe-bench-{os.getuid()}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    if place.stat().st_uid != os.getuid():
+        raise PermissionError(f"{place} belongs to someone else; remove it or give --reference-python")
+    python, done = place / "dsir" / "bin" / "python", place / "dsir" / "installed"
+    if not done.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place / "dsir")], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True, stdout=sys.stderr)
+        done.touch()
+    return str(python)
+
+
+def compared(python: str | None, data: Path, mb: float) -> dict[str, float]:
+    """MB of text a CPU second of each side, fit and weights together; prints the steps apart."""
+    half = int(mb * 1e6 / len(POOL))
+    pool = pa.array([text for name in POOL for text in texts(data / "text" / f"{name}.jsonl.gz", half)])
+    target = pa.array(texts(data / "text" / f"{TARGET}.jsonl.gz", half))
     sizes = {"fit": (n_bytes(pool) + n_bytes(target)) / 1e6, "weights": n_bytes(pool) / 1e6}
     with tempfile.TemporaryDirectory() as place:
-        rows = ours(pool, target, Path(place))
-        if chosen.reference_python:
-            rows["data-selection 1.0.3"] = reference(chosen.reference_python, pool, target, Path(place))
+        sides = ours(pool, target, Path(place))
+        if python is not None:
+            sides[THEIRS] = reference(python, pool, target, Path(place))
     print(f"{len(pool):,} pool documents, {sizes['weights']:.1f} MB; target {sizes['fit'] - sizes['weights']:.1f} MB; one core")
-    print(f"{'':24}{'fit MB/CPU s':>14}{'weights MB/CPU s':>18}{'both':>9}{'ratio':>8}{'tokens':>13}")
-    rates = {name: sum(sizes.values()) / (row["fit"] + row["weights"]) for name, row in rows.items()}
-    for name, row in rows.items():
-        fit, weights = (sizes[step] / row[step] for step in ("fit", "weights"))
-        ratio = f"{rates[name] / rates['data-selection 1.0.3']:.0f}x" if "data-selection 1.0.3" in rates else "-"
-        print(f"{name:24}{fit:>14.1f}{weights:>18.1f}{rates[name]:>9.1f}{ratio:>8}{row['n_tokens']:>13,}")
+    print(f"{'':24}{'fit MB/CPU s':>14}{'weights MB/CPU s':>18}{'both':>9}{'tokens':>13}")
+    rates = {name: sum(sizes.values()) / (side["fit"] + side["weights"]) for name, side in sides.items()}
+    for name, side in sides.items():
+        fit, weights = (sizes[step] / side[step] for step in ("fit", "weights"))
+        print(f"{name:24}{fit:>14.1f}{weights:>18.1f}{rates[name]:>9.1f}{side['n_tokens']:>13,}")
+    return rates
+
+
+def rows(options: Options, *, mb: float = POOL_MB) -> list[Row]:
+    target = f">= {LEAST_RATIO}x"
+    try:
+        python = str(options.reference_python or reference_python())
+    except subprocess.CalledProcessError:
+        compared(None, options.data, mb)
+        return [skipped(f"n-gram fit and weights, {THEIRS}", target, f"{' '.join(REQUIREMENTS)} could not be installed")]
+    rates = compared(python, options.data, mb)
+    theirs = rates.pop(THEIRS)
+    return [
+        Row(
+            f"n-gram fit and weights, {THEIRS}, one core: MB a CPU s; {name}",
+            f"{rate:.0f}",
+            f"{theirs:.2f}",
+            times(rate, theirs),
+            target,
+            verdict(rate >= LEAST_RATIO * theirs),
+        )
+        for name, rate in rates.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="n-gram fit and weights against data-selection 1.0.3")
+    parser.add_argument("--reference-python", type=Path)
+    parser.add_argument("--mb", type=float, default=POOL_MB, help="MB of pool text, half from each source")
+    parser.add_argument("--data", type=Path, default=DATA)
+    chosen = parser.parse_args()
+    for row in rows(Options(chosen.data, chosen.reference_python), mb=chosen.mb):
+        print(f"{row.what}: {row.ours} against {row.theirs}, {row.ratio}, {row.verdict}")
 
 
 def n_bytes(array: pa.Array) -> int:

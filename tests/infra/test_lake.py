@@ -322,3 +322,82 @@ def test_parts_are_picklable(make_lake: Callable[..., Lake]) -> None:
     again: Part = pickle.loads(pickle.dumps(part))
     assert read_part_table(again).equals(read_part_table(part))
     assert isinstance(again.file, DataFile)
+
+
+# --- what a review found -------------------------------------------------------------------------------------------------------
+
+
+def test_a_purge_does_not_reach_a_table_whose_name_goes_on(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS, table="records/exports/2024")
+    inner = put(lake, ROWS, table="records/exports/2024/jan")
+    with lake.writing():
+        lake.purge(["records/exports/2024"])
+    assert rows_of(lake, inner) == [1, 2, 3]
+    assert lake.tables("records/exports/2024") == ["records/exports/2024", "records/exports/2024/jan"]
+
+
+def test_a_reused_output_is_the_newest_again_and_survives_a_purge(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    first = put(lake, ROWS, key="one")
+    put(lake, ROWS.slice(1), key="two", overwrite=True)
+    again = lake.reuse(TABLE, "one")
+    assert again is not None
+    assert lake.snapshot(TABLE) == again
+    assert (again.digest, lake.lineage(again).key) == (first.digest, "one")
+    assert lake.reuse(TABLE, "one") == again
+    assert lake.reuse(TABLE, "three") is None
+    with lake.writing():
+        lake.purge([TABLE])
+    assert rows_of(lake, lake.snapshot(TABLE)) == [1, 2, 3]
+
+
+def test_a_reused_output_may_share_files_with_the_newest(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS, key="one")
+    put(lake, ROWS.slice(1), key="two")
+    again = lake.reuse(TABLE, "one")
+    assert again is not None
+    assert rows_of(lake, again) == [1, 2, 3]
+
+
+def test_derived_tables_can_be_dropped_and_records_cannot(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS, table="scores/x")
+    lake.drop("scores/x")
+    assert lake.tables() == []
+    put(lake, ROWS)
+    for name in (TABLE, "requests", "certificates"):
+        with pytest.raises(LetheError, match="not a derived table"):
+            lake.drop(name)
+
+
+def test_files_of_a_table_that_never_came_to_be_are_swept(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS)
+    write_part(lake.folder("records/exports/killed"), ROWS.to_batches(), ROWS.schema)
+    assert lake.sweep() == 1
+    assert lake.sweep() == 0
+    assert not Path(lake.uri("records/exports/killed")).exists()
+    assert rows_of(lake, lake.snapshot(TABLE)) == [1, 2, 3]
+
+
+def test_another_secret_is_refused(make_lake: Callable[..., Lake], monkeypatch: pytest.MonkeyPatch) -> None:
+    put(make_lake(), ROWS)
+    monkeypatch.setenv("LETHE_SECRET", "cd" * 32)
+    with pytest.raises(LetheError, match="another secret"):
+        make_lake()
+
+
+def test_a_purge_killed_half_way_is_healed_by_the_next_commit(
+    make_lake: Callable[..., Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = make_lake()
+    put(lake, ROWS)
+    monkeypatch.setattr(Lake, "_vacuum", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with lake.writing(), pytest.raises(KeyboardInterrupt):
+        lake.purge([TABLE])
+    put(lake, ROWS)
+    log = "".join(p.read_text() for p in sorted((Path(lake.uri(TABLE)) / "_delta_log").glob("*.json"))[-2:])
+    assert "interval 30 days" in log
+    assert lake.snapshot(TABLE).n_rows == 6

@@ -6,9 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pytest
-from prune_lake import House, Row, notes
+from prune_lake import LINEAGE, House, Row, notes
 
 from infra.ids import in_sample, sample_level
+from infra.settings import ConfigError
 from infra.subjects import row_places
 from tasks.prune.places import moved_shards
 from tasks.prune.task import EmptySample
@@ -177,3 +178,36 @@ def test_nothing_to_compare_by_is_refused(house: House) -> None:
     with pytest.raises(NothingToEmbed, match=r"datasets\.d"):
         house.prune(pool, method="density", text=None)
     assert house.prune(pool, method="random", text=None, keep_fraction=0.5).n_in > 0
+
+
+def test_going_back_to_earlier_settings_makes_their_output_the_newest(house: House) -> None:
+    pool = house.put(notes())
+    first = house.prune(pool, method="density", keep_fraction=0.8)
+    house.prune(pool, method="density", keep_fraction=0.4)
+    again = house.prune(pool, method="density", keep_fraction=0.8)
+    assert again.found
+    assert again.snapshot == house.lake.snapshot("training_set/d")
+    assert (again.n_kept, again.snapshot.digest) == (first.n_kept, first.snapshot.digest)
+    assert again.scores == house.lake.snapshot("scores/d")
+
+
+@pytest.mark.parametrize("method", ["density", "none"])
+def test_a_pool_without_records_gives_an_empty_training_set(house: House, method: str) -> None:
+    full = house.put(notes())
+    schema = house.lake.schema(full)
+    empty = house.lake.commit("records/notes", schema, [], overwrite=True, lineage=LINEAGE)
+    result = house.prune(empty, method=method)
+    assert (result.n_in, result.n_kept, result.snapshot.n_rows) == (0, 0, 0)
+    assert house.prune(empty, method=method).found
+
+
+def test_the_order_of_columns_changes_no_decision(make_house: Callable[[], House]) -> None:
+    rows = [{**row, "other": float(n % 7), "word": "ab"[n % 2]} for n, row in enumerate(notes())]
+    turned = [dict(sorted(row.items(), reverse=True)) for row in rows]
+    found = [(one := make_house()).prune(one.put(r), method="density", keep_fraction=0.5, text=None) for r in (rows, turned)]
+    assert found[0].snapshot.digest == found[1].snapshot.digest
+
+
+def test_a_column_that_is_not_there_is_named(house: House) -> None:
+    with pytest.raises(ConfigError, match=r"text names column 'story'; it has: person, body"):
+        house.prune(house.put(notes()), text="story", method="density")

@@ -214,3 +214,20 @@ def test_errors_name_the_way_out(house: Any) -> None:
         select.fn(settings, "e", (pool,), judge)
     with pytest.raises(UnknownTable):
         house.lake.snapshot("selection/d")
+
+
+def test_going_back_to_earlier_settings_makes_their_output_the_newest(house: Any) -> None:
+    pool, judge = house.put("news", news(60), NEWS), house.put("speech", target(), NOTES)
+    first = house.select([pool], judge, keep_fraction=0.8)
+    house.select([pool], judge, keep_fraction=0.2)
+    again = house.select([pool], judge, keep_fraction=0.8)
+    assert again.found
+    assert again.snapshot == house.lake.snapshot("selection/d")
+    assert again.snapshot.digest == first.snapshot.digest
+
+
+def test_a_pool_whose_files_are_all_gone_selects_nothing(house: Any) -> None:
+    pool, judge = house.put("news", news(60), NEWS), house.put("speech", target(), NOTES)
+    gone = house.lake.commit("records/news", house.lake.schema(pool), [], overwrite=True, lineage=Lineage("erase", "", ""))
+    result = house.select([gone], judge)
+    assert (result.n_raw, result.n_kept, result.snapshot.n_rows) == (0, 0, 0)

@@ -1,0 +1,118 @@
+"""All comparisons in one table: python -m tests.bench [--only NAME ...] [--data DIR] [--reference-python PATH]
+
+Each benchmark is a process of its own, so that none disturbs another; ratios are within one run. What a benchmark has to say
+beside its rows goes to stderr. Exit 1: a benchmark broke. A target that is not met is a figure, not an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.harness import DATA, ROOT, Options, Row, as_json, environment, of_json, skipped, table, times
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark: the function (module:name) that makes its rows, what it compares, and the files it cannot do without."""
+
+    door: str
+    what: str
+    needs: tuple[str, ...] = ()
+
+
+_PACKS = tuple(f"lake/{pack}.tar.gz" for pack in ("snapshots", "santos", "rdatasets"))
+_TEXTS = tuple(f"text/{name}.jsonl.gz" for name in ("newsgroups20", "medquad", "target_product_reviews"))
+BENCHES = {
+    "select": Bench("bench_select:rows", "n-gram fit and weights against data-selection 1.0.3", _TEXTS),
+    "dedup": Bench("bench_dedup:rows", "containment against DuckDB EXCEPT ALL", _PACKS),
+    "ingest": Bench("__main__:ingest_rows", "ingest against pandas + write_deltalake", (*_PACKS, "lake/spark_guide.tar.gz")),
+    "curate": Bench("bench_walk:curate_rows", "a second curate with nothing new", _TEXTS),
+    "forget": Bench("bench_walk:forget_rows", "forgetting one person against curate + train", ("subjects.tar.gz",)),
+    "kmeans": Bench("bench_kmeans:rows", "a k-means iteration against scikit-learn"),
+}
+
+
+def measured(name: str, options: Options) -> list[Row]:
+    """The rows of one benchmark, from a process of its own."""
+    bench = BENCHES[name]
+    absent = [file for file in bench.needs if not (options.data / file).exists()]
+    if absent:
+        return [skipped(bench.what, "-", "data absent")]
+    with tempfile.TemporaryDirectory() as place:
+        out = Path(place) / "rows.json"
+        reference = ["--reference-python", str(options.reference_python)] if options.reference_python else []
+        command = [sys.executable, "-m", "tests.bench", "--child", name, "--data", str(options.data), "--out", str(out)]
+        done = subprocess.run([*command, *reference], cwd=ROOT, env=environment(), stdout=sys.stderr, check=False)
+        if done.returncode:
+            return [Row(bench.what, "-", "-", "-", "-", f"broke: exit code {done.returncode}")]
+        return of_json(out.read_text(encoding="utf-8"))
+
+
+def child(name: str, options: Options, out: Path) -> None:
+    """One benchmark, here; what it prints goes to stderr."""
+    module, _, function = BENCHES[name].door.partition(":")
+    door: Callable[[Options], list[Row]] = getattr(importlib.import_module(f"tests.bench.{module}"), function)
+    with redirect_stdout(sys.stderr):
+        rows = door(options)
+    out.write_text(as_json(rows), encoding="utf-8")
+
+
+def ingest_rows(options: Options) -> list[Row]:
+    """CPU seconds over all folders together, and the highest peak; each side in a process of its own."""
+    from tests.bench.bench_ingest import SIDES, measured, prepare  # noqa: PLC0415 - what a child needs, a child imports
+
+    cpu_s, peak_mb = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0.0)
+    with tempfile.TemporaryDirectory() as place:
+        tiny, *folders = prepare(options.data, Path(place), megabytes=200)
+        measured("lethe", tiny)  # compiles the kernels once
+        for folder in folders:
+            for side in SIDES:
+                figures = measured(side, folder)
+                cpu_s[side] += figures["cpu_s"]
+                peak_mb[side] = max(peak_mb[side], figures["rss_mb"])
+                print(f"{folder.name:<10} {side:<7}", " ".join(f"{key} {value:.5g}" for key, value in figures.items()))
+    ours, theirs = cpu_s["lethe"], cpu_s["pandas"]
+    low, high = peak_mb["lethe"], peak_mb["pandas"]
+    what = f"ingest, {len(folders)} folders, pandas + write_deltalake"
+    return [
+        Row(f"{what}: CPU s", f"{ours:.1f}", f"{theirs:.1f}", times(theirs, ours)),
+        Row(f"{what}: peak MB", f"{low:.0f}", f"{high:.0f}", times(high, low)),
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="All comparisons in one table.")
+    parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), metavar="NAME", help=", ".join(sorted(BENCHES)))
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--reference-python", type=Path, help="an interpreter that has data-selection==1.0.3 and nltk==3.9.1")
+    parser.add_argument("--child", choices=sorted(BENCHES), help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    options = Options(chosen.data.absolute(), chosen.reference_python and chosen.reference_python.absolute())
+    if chosen.child:
+        child(chosen.child, options, chosen.out)
+        return 0
+    return whole(chosen.only or list(BENCHES), options)
+
+
+def whole(names: Sequence[str], options: Options) -> int:
+    rows = list[Row]()
+    for name in names:
+        start = time.perf_counter()
+        rows += measured(name, options)
+        print(f"[{name}: {time.perf_counter() - start:.0f} s]", file=sys.stderr)
+    print(table(rows))
+    return int(any(row.verdict.startswith("broke") for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""What a library says about a value stays with the value."""
+
+from __future__ import annotations
+
+import pickle
+
+import pyarrow as pa
+import pytest
+
+from infra.contracts import LetheError, StaleSnapshot
+from infra.discretion import UnexpectedError, discreet
+
+
+@discreet
+def cast(values: list[str]) -> pa.Array:
+    """Numbers of texts."""
+    return pa.array(values).cast(pa.int64())
+
+
+def test_a_value_in_a_librarys_message_is_not_passed_on() -> None:
+    with pytest.raises(UnexpectedError) as caught:
+        cast(["4711-jane"])
+    assert "ArrowInvalid" in str(caught.value)
+    assert "test_discretion.py" in str(caught.value)
+    assert "jane" not in str(caught.value)
+    assert caught.value.__suppress_context__
+
+
+def test_what_goes_well_and_our_own_errors_pass() -> None:
+    assert cast(["1", "2"]).to_pylist() == [1, 2]
+    assert cast.__name__ == "cast"
+
+    @discreet
+    def stale() -> None:
+        raise StaleSnapshot("t@1 is gone")
+
+    with pytest.raises(StaleSnapshot, match="t@1"):
+        stale()
+    assert pickle.loads(pickle.dumps(cast))(["3"]).to_pylist() == [3]
+
+
+def test_debugging_shows_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETHE_DEBUG", "1")
+    with pytest.raises(pa.ArrowInvalid, match="jane"):
+        cast(["jane"])
+    with pytest.raises(pa.ArrowInvalid) as caught:
+        cast(["jane"])
+    assert not isinstance(caught.value, LetheError)
