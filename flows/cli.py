@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +21,7 @@ from rich.text import Text
 
 from flows import show
 from flows.documents import DOCUMENTS
+from flows.progress import shown
 from infra.contracts import LetheError
 
 app = typer.Typer(
@@ -53,11 +54,11 @@ def main() -> None:
 
 
 @contextmanager
-def _flows(config: Path) -> Iterator[str]:
+def _flows(config: Path, *, progress: bool = True) -> Iterator[str]:
     """Prefect's settings for a command: a running server if there is one, else one of our own that ends with the command."""
     from flows.servers import embedded  # noqa: PLC0415 - Prefect takes seconds to import
 
-    with embedded(config):
+    with shown(_errors) if progress else nullcontext(), embedded(config):
         yield str(config)
 
 
@@ -207,7 +208,7 @@ def demo(
 ) -> None:
     """The whole walk on data that every installation has: curate, train, forget, verify."""
     directory.mkdir(parents=True, exist_ok=True)
-    with _flows(directory / "lethe.toml"):
+    with _flows(directory / "lethe.toml", progress=False):
         from flows.demo import demo as run  # noqa: PLC0415
 
         _out(run(directory), as_json)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from prefect import flow
 
+from flows.progress import count_tables, say
 from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
 from tasks.dedup.scan import Edge
@@ -44,14 +45,18 @@ def _curate_one(work: Workspace, name: str) -> Curated:
     dataset = work.settings.dataset(name)
     target = (dataset.target,) if dataset.target else ()
     wanted = tuple(dict.fromkeys((*dataset.pool, *target)))
-    ingested = tuple(ingest(work.settings, wanted, scheduler=work.scheduler))
+    say("dataset %s: ingest", name)
+    ingested = tuple(ingest(work.settings, wanted, scheduler=work.scheduler, progress=count_tables))
+    say("dataset %s: dedup", name)
     scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
     return _decided(work, name, ingested, scanned, start)
 
 
 def _decided(work: Workspace, name: str, ingested: tuple[IngestedTable, ...], scanned: DedupResult, start: float) -> Curated:
     pool, left_out = pool_of(work, name, scanned)
+    say("dataset %s: select", name)
     selected = selection_of(work, name, pool)
+    say("dataset %s: prune", name)
     pruned = prune(work.settings, name, pool, selected.snapshot if selected else None, scheduler=work.scheduler)
     return Curated(name, ingested, scanned, selected, pruned, pool, left_out, time.perf_counter() - start)
 
@@ -93,7 +98,8 @@ def curate_again(work: Workspace, name: str, scanned: DedupResult) -> Curated:
 def ingest_tables(tables: list[str] | None = None, config: str = "lethe.toml") -> tuple[IngestedTable, ...]:
     """Bring the named tables (all of lethe.toml, if None) up to their raw files."""
     with opened(config, tables=tables) as work:
-        return tuple(ingest(work.settings, tuple(tables) if tables else None, scheduler=work.scheduler))
+        wanted = tuple(tables) if tables else None
+        return tuple(ingest(work.settings, wanted, scheduler=work.scheduler, progress=count_tables))
 
 
 @flow(name="select", persist_result=False, validate_parameters=False)

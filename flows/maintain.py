@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from prefect import flow
 
+from flows.progress import say
 from flows.workspace import opened
 from tasks.dedup.task import DedupResult, dedup
 from tasks.forget.certificate import problems_of_files
@@ -24,6 +25,7 @@ class Maintained:
 def scan(config: str = "lethe.toml") -> DedupResult:
     """Find contained tables and compute the retention plan; nothing is removed."""
     with opened(config) as work:
+        say("dedup")
         return dedup(work.settings, work.all_records(), scheduler=work.scheduler)
 
 

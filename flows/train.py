@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from flows.progress import say
 from flows.workspace import RECORDS, Workspace, opened
 from infra.contracts import LetheError, Snapshot
 from infra.lake import Lake
@@ -25,6 +26,7 @@ def train(names: list[str] | None = None, config: str = "lethe.toml") -> tuple[T
 def train_again(work: Workspace, name: str) -> TrainResult:
     """Train inside a workspace that is already open, on the pool that the training set was decided on."""
     training_set, pool = pool_of_training_set(work.lake, work.settings.model(name).dataset)
+    say("model %s: train", name)
     return train_model(work.settings, name, pool, training_set, scheduler=work.scheduler)
 
 

@@ -13,12 +13,15 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -29,6 +32,7 @@ from infra.rowhash import row_hashes
 
 ROW_GROUP_BYTES = 8 << 20
 ROW_GROUP_ROWS = 65_536
+_TINY_BYTES = 64 << 10
 _NAME = re.compile(r"part-[0-9a-f]{32}-([0-9a-f]{16}|0)-(\d+)-([0-9a-f]{32})\.parquet$")
 
 
@@ -58,9 +62,16 @@ class Part:
 
 def filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec filesystem of a URI and the path in it. Listings are never cached: other writers move under us."""
+    if uri.startswith("/"):
+        return _local(), uri.rstrip("/") or "/"
     options = {"use_listings_cache": False} if uri.startswith(("s3://", "s3a://")) else {}
     fs, path = fsspec.core.url_to_fs(uri, **options)
     return fs, str(path)
+
+
+@cache
+def _local() -> Any:
+    return fsspec.filesystem("file")
 
 
 def source_key(uri: str) -> str:
@@ -87,42 +98,82 @@ def write_part(
     source: str = "",
     stats: Sequence[str] = (),
     digest_columns: Sequence[str] | None = None,
+    digest_of: Callable[[], Digest] | None = None,
 ) -> DataFile:
-    """Write batches as one uniquely named zstd Parquet file and describe it.
+    """Write batches as one uniquely named Parquet file, in zstd unless it is tiny, and describe it.
 
-    The digest covers `digest_columns` (all, if None). Exact bounds and null counts of the `stats` columns go to the table's log:
-    name no column there that may hold personal data. The file is on disk when this returns, and invisible until a commit names
-    it.
+    The digest covers `digest_columns` (all, if None); whoever hashed the rows already says it with `digest_of`, which is called
+    after the last batch. Exact bounds and null counts of the `stats` columns go to the table's log and to the file's footer: name
+    no column there that may hold personal data. The file is invisible until a commit names it; that flushes it to the disk first.
     """
-    columns = list(schema.names if digest_columns is None else digest_columns)
-    bounds = {name: _Bounds() for name in stats}
-    digest = Digest()
+    tally = _Tally([*schema.names] if digest_columns is None else [*digest_columns], stats, folder.row_key, digest_of)
     remote = _is_remote(folder.uri)
     fs, path = filesystem(folder.uri.rstrip("/"))
-    place = Path(tempfile.gettempdir() if remote else path)
-    place.mkdir(parents=True, exist_ok=True)
-    draft = place / f"draft-{uuid.uuid4().hex}.parquet"
+    place = tempfile.gettempdir() if remote else path
+    os.makedirs(place, exist_ok=True)
+    draft = f"{place}/draft-{uuid.uuid4().hex}.parquet"
     try:
-        with draft.open("wb") as sink, pq.ParquetWriter(sink, schema, compression="zstd", compression_level=1) as writer:
-            for group in _row_groups(batches, schema):
-                digest += Digest.of(row_hashes(group, columns, folder.row_key))
-                for name, bound in bounds.items():
-                    bound.update(group[name])
-                writer.write_table(group, row_group_size=max(1, group.num_rows))
-            writer.close()
-            sink.flush()
-            os.fsync(sink.fileno())
-        n_bytes = draft.stat().st_size
+        _write_draft(draft, batches, schema, tally)
+        n_bytes = os.path.getsize(draft)
+        digest = tally.digest()
         key = source_key(source) if source else ""
         name = f"part-{uuid.uuid4().hex}-{key or '0'}-{digest.n_rows}-{digest.total:032x}.parquet"
         if remote:
-            fs.put_file(str(draft), f"{path}/{name}")
+            fs.put_file(draft, f"{path}/{name}")
         else:
-            draft.rename(place / name)
+            os.rename(draft, f"{place}/{name}")
     finally:
-        draft.unlink(missing_ok=True)
-    described = {name: bound.as_json() for name, bound in bounds.items()}
+        Path(draft).unlink(missing_ok=True)
+    described = {name: bound.as_json() for name, bound in tally.bounds.items()}
     return DataFile(name, digest.n_rows, n_bytes, str(digest), described, key)
+
+
+def _write_draft(draft: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, tally: _Tally) -> None:
+    groups = _row_groups(batches, schema)
+    first = next(groups, schema.empty_table())
+    # A zstd context for every column takes longer than a tiny file does. Dictionaries pay for text; numbers, row ids above all,
+    # are smaller and faster without.
+    texts = [field.name for field in schema if _is_text(field.type)]
+    options: dict[str, Any] = {"use_dictionary": texts or False, "write_statistics": [*tally.bounds] or False}
+    if first.nbytes > _TINY_BYTES:
+        options |= {"compression": "zstd", "compression_level": 1}
+    with open(draft, "xb") as sink, pq.ParquetWriter(sink, schema, **options) as writer:
+        for group in chain([first] if first.num_rows else [], groups):
+            tally.take(group)
+            writer.write_table(group, row_group_size=group.num_rows)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_binary(kind)
+
+
+class _Tally:
+    """What is told of a file's rows while they are written: their digest and the bounds of some columns."""
+
+    def __init__(
+        self, columns: Sequence[str], stats: Sequence[str], row_key: bytes, digest_of: Callable[[], Digest] | None
+    ) -> None:
+        self.bounds = {name: _Bounds() for name in stats}
+        self._columns = columns
+        self._row_key = row_key
+        self._digest_of = digest_of
+        self._digest = Digest()
+
+    def take(self, group: pa.Table) -> None:
+        if self._digest_of is None:
+            self._digest += Digest.of(row_hashes(group, self._columns, self._row_key))
+        else:
+            self._digest += Digest(group.num_rows)
+        for name, bound in self.bounds.items():
+            bound.update(group.column(name))
+
+    def digest(self) -> Digest:
+        if self._digest_of is None:
+            return self._digest
+        digest = self._digest_of()
+        if digest.n_rows != self._digest.n_rows:
+            raise AssertionError(f"{self._digest.n_rows} rows were written, {digest.n_rows} hashed")
+        return digest
 
 
 def _is_remote(uri: str) -> bool:
@@ -134,17 +185,24 @@ def _row_groups(batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Iterato
     values).
     """
     held: list[pa.RecordBatch] = []
-    n_rows = n_bytes = 0
+    n_rows, n_bytes = 0, 0.0
     for whole in batches:
+        per_row = whole.nbytes / max(1, whole.num_rows)
         for start in range(0, whole.num_rows, ROW_GROUP_ROWS):
             batch = whole.slice(start, ROW_GROUP_ROWS)
-            if held and (n_rows + batch.num_rows > ROW_GROUP_ROWS or n_bytes + batch.nbytes > ROW_GROUP_BYTES):
-                yield pa.Table.from_batches(held).select(schema.names).cast(schema)
-                held, n_rows, n_bytes = [], 0, 0
+            more = per_row * batch.num_rows
+            if held and (n_rows + batch.num_rows > ROW_GROUP_ROWS or n_bytes + more > ROW_GROUP_BYTES):
+                yield _conformed(held, schema)
+                held, n_rows, n_bytes = [], 0, 0.0
             held.append(batch)
-            n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + batch.nbytes
+            n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + more
     if held:
-        yield pa.Table.from_batches(held).select(schema.names).cast(schema)
+        yield _conformed(held, schema)
+
+
+def _conformed(batches: Sequence[pa.RecordBatch], schema: pa.Schema) -> pa.Table:
+    table = pa.Table.from_batches(batches)
+    return table if table.schema.equals(schema) else table.select(schema.names).cast(schema)
 
 
 class _Bounds:
@@ -159,8 +217,7 @@ class _Bounds:
     def update(self, column: pa.ChunkedArray) -> None:
         self.n_nulls += column.null_count
         if pa.types.is_floating(column.type):
-            finite = pc.all(pc.is_finite(column), skip_nulls=True).as_py()
-            self.bounded = self.bounded and finite is not False
+            self.bounded = self.bounded and all(_is_finite(chunk) for chunk in column.chunks)
         if not self.bounded:
             return
         found = pc.min_max(column).as_py()
@@ -171,6 +228,13 @@ class _Bounds:
     def as_json(self) -> dict[str, Any]:
         bounds = {"min": _plain(self.low), "max": _plain(self.high)} if self.bounded and self.low is not None else {}
         return {**bounds, "n_nulls": self.n_nulls}
+
+
+def _is_finite(chunk: pa.Array) -> bool:
+    """Whether no value is NaN or infinite; NULLs are no values."""
+    if chunk.null_count:
+        return pc.all(pc.is_finite(chunk), skip_nulls=True).as_py() is not False
+    return bool(np.isfinite(chunk.to_numpy()).all())
 
 
 def _plain(value: Any) -> Any:

@@ -107,10 +107,13 @@ class Lake:
             )
 
     def _mark(self) -> None:
+        """Remember the secret's mark, in one move: several committers may make the first table at once."""
         fs, path = filesystem(f"{self.root}/{_MARK}")
         if not fs.exists(path):
             fs.makedirs(path.rpartition("/")[0], exist_ok=True)
-            fs.pipe_file(path, json.dumps({"format": 1, "key_check": _key_check(self.keys)}).encode())
+            draft = f"{path}.{uuid.uuid4().hex}"
+            fs.pipe_file(draft, json.dumps({"format": 1, "key_check": _key_check(self.keys)}).encode())
+            fs.mv(draft, path)
 
     # --- names -----------------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -96,26 +97,41 @@ def _add_column(column: pa.Array | pa.ChunkedArray, name: str, key: bytes, out: 
 
 def _add(array: Any, path: Path, key: bytes, out: U64) -> None:
     """Adds the cell hashes of `array` to `out`; every kind of type ends here."""
-    if len(array) == 0 or array.null_count == len(array):
+    n = len(array)
+    if n == 0 or array.null_count == n:
         return
-    add = next((add for is_kind, add in _KINDS if is_kind(array.type)), None)
+    kind = array.type
+    add = _add_of(kind.id, kind)
     if add is None:
-        raise UnhashableColumn(
-            f"column {path[0]!r} is of type {array.type}, which has no canonical form; cast it or leave it out"
-        )
+        raise UnhashableColumn(f"column {path[0]!r} is of type {kind}, which has no canonical form; cast it or leave it out")
     add(array, path, key, out)
 
 
+_ADD_OF = dict[int, Add | None]()
+
+
+def _add_of(number: int, kind: Any) -> Add | None:
+    """What adds a type's hashes; types with one `number` are of one family."""
+    if number not in _ADD_OF:
+        _ADD_OF[number] = next((add for is_kind, add in _KINDS if is_kind(kind)), None)
+    return _ADD_OF[number]
+
+
+_ODD = np.array([0, 1, 1, 0], np.uint64)
+
+
+@lru_cache(4096)
 def _lane_keys(key: bytes, path: Path, tag: str) -> U64:
     """Key material of one column and type family, uint64 (2, 4): start, two odd multipliers and end of each lane."""
-    secret = hashlib.blake2b(key, digest_size=32, person=b"lethe/rowhash").digest()
-    mac = hashlib.blake2b(key=secret, digest_size=64)
-    for part in (tag, *path):
-        text = part.encode("utf-8", "surrogatepass")
-        mac.update(len(text).to_bytes(8, "little") + text)
-    lanes = np.frombuffer(mac.digest(), np.uint64).reshape(2, 4).copy()
-    lanes[:, 1:3] |= np.uint64(1)
-    return _readonly(lanes)
+    parts = [part.encode("utf-8", "surrogatepass") for part in (tag, *path)]
+    message = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    digest = hashlib.blake2b(message, key=_secret(key), digest_size=64).digest()
+    return _readonly(np.frombuffer(digest, np.uint64).reshape(2, 4) | _ODD)
+
+
+@cache
+def _secret(key: bytes) -> bytes:
+    return hashlib.blake2b(key, digest_size=32, person=b"lethe/rowhash").digest()
 
 
 # --- leaves --------------------------------------------------------------------------------------------------------------------
@@ -285,15 +301,22 @@ _KINDS: tuple[tuple[Callable[[Any], bool], Add], ...] = (
 
 
 def _readonly(values: npt.NDArray[Any]) -> Any:
-    view = np.require(values, requirements=["C", "A"]).view()
-    view.flags.writeable = False
-    return view
+    flags = values.flags
+    if not (flags.c_contiguous and flags.aligned):
+        values = np.require(values, requirements=["C", "A"])
+    if values.flags.writeable:
+        values = values.view()
+        values.flags.writeable = False
+    return values
+
+
+_WIDTHS = {**{f"{sign}int{8 * n}": f"{sign or 'i'}{n}" for sign in ("", "u") for n in (1, 2, 4, 8)}, "float16": "f2"}
+_DTYPES = {pa.type_for_alias(name).id: np.dtype(width) for name, width in {**_WIDTHS, "float32": "f4", "float64": "f8"}.items()}
 
 
 def _dtype(kind: Any) -> np.dtype[Any]:
     """The NumPy type of an integer or float type (Arrow's own answer would import pandas)."""
-    letter = "f" if pt.is_floating(kind) else "u" if pt.is_unsigned_integer(kind) else "i"
-    return np.dtype(f"{letter}{kind.bit_width // 8}")
+    return _DTYPES[kind.id]
 
 
 def _array(buffer: Any, dtype: Any) -> npt.NDArray[Any]:
@@ -305,8 +328,10 @@ def _array(buffer: Any, dtype: Any) -> npt.NDArray[Any]:
 
 def _values(array: Any, dtype: Any, *, per_value: int = 1) -> npt.NDArray[Any]:
     """The array's own values (its slice of the data buffer), without a copy."""
-    start = array.offset * per_value
-    return _array(array.buffers()[1], dtype)[start : start + len(array) * per_value]
+    buffer, n, start = array.buffers()[1], len(array) * per_value, array.offset * per_value
+    if buffer is None or buffer.size == 0:
+        return np.empty(0, dtype)
+    return np.frombuffer(buffer, dtype, n, start * np.dtype(dtype).itemsize)
 
 
 def _offsets(array: Any) -> I64:
@@ -316,10 +341,14 @@ def _offsets(array: Any) -> I64:
     return _readonly(offsets.astype(np.int64, copy=False))
 
 
+_NO_BITMAP = _readonly(np.empty(0, np.uint8))
+
+
 def _validity(array: Any) -> tuple[npt.NDArray[np.uint8], int]:
     """The validity bitmap and the position of its first bit; an empty bitmap where nothing is NULL."""
-    bitmap = array.buffers()[0] if array.null_count else None
-    return _readonly(_array(bitmap, np.uint8)), array.offset
+    if not array.null_count:
+        return _NO_BITMAP, array.offset
+    return _readonly(_array(array.buffers()[0], np.uint8)), array.offset
 
 
 def _number_keys(key: bytes, path: Path, tag: str) -> tuple[U64, U64]:

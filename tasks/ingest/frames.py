@@ -20,6 +20,7 @@ from infra.settings import SubjectSettings
 from tasks.ingest import readers_csv, readers_jsonl, readers_parquet, rows
 from tasks.ingest.blocks import INVALID_UTF8, Block, Reject, quarantine_batches
 from tasks.ingest.convert import as_type, from_text
+from tasks.ingest.fields import Fields
 from tasks.ingest.formats import KNOWN, Format, format_of
 from tasks.ingest.infer import Shape, Shapes, columns_of, join_all, schema_of
 from tasks.ingest.sources import RawFile
@@ -148,6 +149,7 @@ class _Pass:
     def __init__(self, job: Job, site: Site) -> None:
         self.shapes: Shapes = {}
         self.n_suppressed = 0
+        self.tally = rows.Tally()
         self.sink = _Sink(job.raw, site.quarantine)
         self._job = job
         self._site = site
@@ -158,7 +160,8 @@ class _Pass:
     def look(self, block: Block) -> None:
         """Take a block's shapes in."""
         if self._reader is not None and block.rows is not None:
-            self.shapes = join_all([self.shapes, self._reader.shapes(block.rows)])
+            seen = self._reader.shapes(block.rows)
+            self.shapes = join_all([self.shapes, seen]) if self.shapes else seen
         self._n_invalid += sum(reject.reason == INVALID_UTF8 for reject in block.rejects)
         self._is_wide = self._is_wide or block.is_wide
 
@@ -180,7 +183,7 @@ class _Pass:
         self.sink.add(rejects)
         batch, n = rows.suppress(batch, self._job.subject, self._site.keys, self._site.suppressed)
         self.n_suppressed += n
-        yield rows.with_row_ids(batch, self._job.raw.table, self._site.keys)
+        yield rows.with_row_ids(batch, self._job.raw.table, self._site.keys, self.tally)
 
 
 def read(jobs: Sequence[Job], site: Site) -> list[Written | Survey]:
@@ -221,7 +224,7 @@ def _optimistic(job: Job, site: Site) -> Written:
                 break
         state.shapes = state.shapes or _footer(job.raw)
         schema = schema_of(state.columns)
-        file = _data_file(job, schema, _held_to(schema, state, held, blocks), site.keys)
+        file = _data_file(job, schema, _held_to(schema, state, held, blocks), site.keys, state.tally)
         seen = Survey(job.raw, state.shapes, "utf-8", reader.digest())
     return _written(seen, schema, file, state)
 
@@ -246,7 +249,13 @@ def _held_to(schema: pa.Schema, state: _Pass, held: list[Block], blocks: Iterato
 
 def _n_bytes(block: Block) -> int:
     """About what a block holds in memory."""
-    n_bytes = block.rows.nbytes if isinstance(block.rows, pa.RecordBatch) else _OBJECT_BYTES * block.n_rows
+    match block.rows:
+        case Fields():
+            n_bytes = block.rows.n_bytes
+        case pa.RecordBatch():
+            n_bytes = block.rows.get_total_buffer_size()
+        case _:
+            n_bytes = _OBJECT_BYTES * block.n_rows
     return n_bytes + sum(len(reject.raw) for reject in block.rejects)
 
 
@@ -289,7 +298,8 @@ def _streamed(job: Job, seen: Survey, schema: pa.Schema, known: dict[str, Shape]
     with _opened(job.raw) as reader:
         blocks = _blocks(job.raw, reader, seen.encoding)
         try:
-            file = _data_file(job, schema, chain.from_iterable(state.rows(block, schema, known) for block in blocks), site.keys)
+            batches = chain.from_iterable(state.rows(block, schema, known) for block in blocks)
+            file = _data_file(job, schema, batches, site.keys, state.tally)
         except pa.ArrowInvalid:
             if reader.digest() == seen.content_digest:
                 raise
@@ -316,16 +326,16 @@ def discard(folder: Folder, files: Sequence[DataFile]) -> None:
         fs.rm_file(f"{path}/{file.path}")
 
 
-def _data_file(job: Job, schema: pa.Schema, batches: Iterator[pa.RecordBatch], keys: Keys) -> DataFile | None:
-    """Write the batches; None, and no file, if there is no row."""
+def _data_file(job: Job, schema: pa.Schema, batches: Iterator[pa.RecordBatch], keys: Keys, tally: rows.Tally) -> DataFile | None:
+    """Write the batches, whose rows `tally` holds when they are through; None, and no file, if there is no row."""
     filled = (batch for batch in rows.by_subject(batches, job.subject, keys) if batch.num_rows)
     first = next(filled, None)
     if first is None:
         return None
     private = [name for name in (job.text, job.subject and job.subject.column) if name]
     stats = rows.stats_columns(schema, private=private)
-    full = rows.table_schema(schema)
-    return write_part(job.folder, chain([first], filled), full, source=job.raw.uri, stats=stats, digest_columns=schema.names)
+    full, source = rows.table_schema(schema), job.raw.uri
+    return write_part(job.folder, chain([first], filled), full, source=source, stats=stats, digest_of=lambda: tally.digest)
 
 
 class _Sink:
@@ -374,14 +384,15 @@ def recast(
     canonical spelling; the raw one is gone with the file."""
     job, part = found
     schema, known = schemas[job.raw.table], shapes[job.raw.table]
+    tally = rows.Tally()
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in read_part(part):
             user = _recast(batch, schema, known)
             user, _ = rows.suppress(user, job.subject, site.keys, site.suppressed)
-            yield rows.with_row_ids(user, job.raw.table, site.keys)
+            yield rows.with_row_ids(user, job.raw.table, site.keys, tally)
 
-    return _data_file(job, schema, batches(), site.keys)
+    return _data_file(job, schema, batches(), site.keys, tally)
 
 
 def _recast(batch: pa.RecordBatch, schema: pa.Schema, known: dict[str, Shape]) -> pa.RecordBatch:

@@ -11,7 +11,7 @@ import base64
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import cache, reduce
 from typing import Any
 
 import pyarrow as pa
@@ -77,6 +77,7 @@ def type_of(shape: Shape, depth: int = 0) -> pa.DataType | None:
     return _plain(kinds)
 
 
+@cache
 def _plain(kinds: int) -> pa.DataType:
     singles = {scan.BOOL: pa.bool_(), scan.DATE: pa.date32(), scan.STAMP: pa.timestamp("us"), scan.INSTANT: _UTC}
     if kinds in singles:

@@ -1,4 +1,4 @@
-"""CSV and TSV: blocks of text columns. pyarrow parses clean records; what is ragged, open-quoted or not UTF-8 is set aside first.
+"""CSV and TSV: blocks of fields. What is ragged, open-quoted or not UTF-8 is set aside, record by record.
 
 A header row is required. An empty unquoted field is NULL, "" is the empty text. Quoted line breaks are data.
 """
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.csv as pc
 
 from tasks.ingest.blocks import INVALID_UTF8, Block, Reject, as_text, is_utf8
-from tasks.ingest.convert import from_text
+from tasks.ingest.fields import Fields, fields, no_rows
 from tasks.ingest.infer import Shape, Shapes, text_shape, unique_names
-from tasks.ingest.scan import Records, kinds_of, records
+from tasks.ingest.scan import Records, records
 from tasks.ingest.streams import Unreadable
 
 MAX_RECORD_BYTES = 64 << 20
@@ -33,7 +33,7 @@ class _Layout:
 
 
 def read(blocks: Iterator[bytes], *, delimiter: str | None = None) -> Iterator[Block]:
-    """Text columns of the records of a CSV in UTF-8, about a block at a time; one block without rows if there is no record.
+    """The fields of the records of a CSV in UTF-8, about a block at a time; one block without rows if there is no record.
 
     Raises `Unreadable` if there is no header row that can be read. Memory: a few blocks, or the longest record (at most 64 MiB).
     """
@@ -59,7 +59,7 @@ def read(blocks: Iterator[bytes], *, delimiter: str | None = None) -> Iterator[B
             yield Block(None, 0, (rejected,))
             line += 1
         if last and layout is not None and is_empty:
-            yield Block(_batch(b"", layout), 0)
+            yield Block(no_rows(layout.names), 0)
         if failure is not None:
             raise failure
         if last:
@@ -78,9 +78,16 @@ def _separator(data: bytes, delimiter: str | None) -> str:
     """The given one, or the one of , tab ; | that the header line has most of."""
     if delimiter is not None:
         return delimiter
-    head = _QUOTED.sub(b"", data[: 1 << 20].lstrip(b"\r\n"))
-    line = _LINE_END.split(head, maxsplit=1)[0]
+    head = data[: 1 << 20].lstrip(b"\r\n")
+    line = _first_line_of(head)
+    if b'"' in line:  # a name may hold a separator or a line break
+        line = _first_line_of(_QUOTED.sub(b"", head))
     return max(_SEPARATORS, key=lambda c: line.count(c.encode()))
+
+
+def _first_line_of(text: bytes) -> bytes:
+    match = _LINE_END.search(text)
+    return text[: match.start()] if match else text
 
 
 def _header(data: bytes, found: Records, delimiter: str | None, *, last: bool) -> tuple[_Layout | None, Records]:
@@ -98,8 +105,8 @@ def _header(data: bytes, found: Records, delimiter: str | None, *, last: bool) -
 
 
 def _without_first(found: Records) -> Records:
-    arrays = (found.starts[1:], found.ends[1:], found.n_fields[1:], found.lines[1:])
-    return Records(*arrays, found.consumed, found.n_lines, found.quoted)
+    arrays = (found.starts[1:], found.ends[1:], found.n_fields[1:], found.lines[1:], found.first_fields[1:])
+    return Records(*arrays, found.field_ends, found.consumed, found.n_lines, found.quoted)
 
 
 def _first_line(data: bytes, line: int) -> tuple[Reject, bytes]:
@@ -110,52 +117,38 @@ def _first_line(data: bytes, line: int) -> tuple[Reject, bytes]:
 
 
 def _block(data: bytes, found: Records, layout: _Layout, line: int) -> Block:
-    body: bytes | memoryview = memoryview(data)[int(found.starts[0]) : found.consumed]
-    is_ascii = data.isascii()
     good = found.n_fields == len(layout.names)
     rejects = [_ragged(data, found, int(i), line, len(layout.names)) for i in np.flatnonzero(~good)]
-    if not is_ascii and not is_utf8(body):
-        for i in np.flatnonzero(good):
-            raw = data[int(found.starts[i]) : int(found.ends[i])]
-            if not is_utf8(raw):
-                good[i] = False
-                rejects.append(Reject(line + int(found.lines[i]), INVALID_UTF8, as_text(raw)))
-    if rejects:
-        body = b"\n".join([data[a:b] for a, b in zip(found.starts[good].tolist(), found.ends[good].tolist(), strict=True)])
-    n_rows = int(np.count_nonzero(good))
-    is_wide = not is_ascii and not bytes(body).isascii()
-    return Block(_parsed(body, layout, n_rows), n_rows, tuple(sorted(rejects, key=lambda r: r.line)), is_wide)
+    body = b"" if data.isascii() else data[int(found.starts[0]) : found.consumed]
+    if not is_utf8(body):
+        rejects += _invalid(data, found, good, line)
+    rows = np.flatnonzero(good)
+    is_wide = not body.isascii() and (not rejects or any(not _raw(data, found, i).isascii() for i in rows.tolist()))
+    return Block(fields(data, found, rows, layout.names), len(rows), tuple(sorted(rejects, key=lambda r: r.line)), is_wide)
+
+
+def _raw(data: bytes, found: Records, i: int) -> bytes:
+    return data[int(found.starts[i]) : int(found.ends[i])]
+
+
+def _invalid(data: bytes, found: Records, good: npt.NDArray[np.bool_], line: int) -> list[Reject]:
+    """The records that are not UTF-8; they are no longer good."""
+    rejects = list[Reject]()
+    for i in np.flatnonzero(good).tolist():
+        raw = _raw(data, found, i)
+        if not is_utf8(raw):
+            good[i] = False
+            rejects.append(Reject(line + int(found.lines[i]), INVALID_UTF8, as_text(raw)))
+    return rejects
 
 
 def _ragged(data: bytes, found: Records, i: int, line: int, n_columns: int) -> Reject:
     reason = f"{found.n_fields[i]} fields, the header has {n_columns}"
-    return Reject(line + int(found.lines[i]), reason, as_text(data[int(found.starts[i]) : int(found.ends[i])]))
-
-
-def _parsed(body: bytes | memoryview, layout: _Layout, n_rows: int) -> pa.RecordBatch:
-    batch = _batch(body, layout)
-    if batch.num_rows != n_rows:
-        raise AssertionError(f"the scanner found {n_rows} records, the parser {batch.num_rows}")
-    return batch
-
-
-def _batch(body: bytes | memoryview, layout: _Layout) -> pa.RecordBatch:
-    schema = pa.schema([(name, pa.string()) for name in layout.names])
-    if not len(body):
-        return pa.RecordBatch.from_arrays([pa.array([], pa.string())] * len(schema), schema=schema)
-    table = pc.read_csv(
-        pa.py_buffer(body),
-        read_options=pc.ReadOptions(column_names=layout.names, use_threads=False, block_size=len(body) + 1),
-        parse_options=pc.ParseOptions(delimiter=layout.delimiter, newlines_in_values=True),
-        convert_options=pc.ConvertOptions(
-            column_types=schema, null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False, check_utf8=False
-        ),
-    )
-    return table.combine_chunks().to_batches()[0]
+    return Reject(line + int(found.lines[i]), reason, as_text(_raw(data, found, i)))
 
 
 def split_record(record: str, delimiter: str) -> list[str | None]:
-    """The fields of one record, None for an empty unquoted one: the slow road that the scanner and the parser are held to."""
+    """The fields of one record, None for an empty unquoted one: the slow road that the kernels are held to."""
     fields = list[str | None]()
     i = 0
     while True:
@@ -186,19 +179,18 @@ def _inside_quotes(record: str, i: int) -> tuple[str, int]:
 # --- types ------------------------------------------------------------------------------------------------------------------
 
 
-def shapes(rows: pa.RecordBatch) -> Shapes:
-    """The shape of every text column."""
-    return {name: text_shape(kinds_of(rows.column(name))) for name in rows.schema.names}
+def shapes(rows: Fields) -> Shapes:
+    """The shape of every column."""
+    return {name: text_shape(rows.kinds(place)) for place, name in enumerate(rows.names)}
 
 
-def typed(rows: pa.RecordBatch, schema: pa.Schema, known: dict[str, Shape]) -> tuple[pa.RecordBatch, list[Reject]]:
-    """The text columns as the schema's types. `known` holds the shapes, by lower-cased name, that the types were taken from."""
-    places = {name.lower(): place for place, name in enumerate(rows.schema.names)}
+def typed(rows: Fields, schema: pa.Schema, known: dict[str, Shape]) -> tuple[pa.RecordBatch, list[Reject]]:
+    """The fields as columns of the schema's types. `known` holds the shapes, by lower-cased name, that the types were taken
+    from."""
+    places = {name.lower(): place for place, name in enumerate(rows.names)}
     arrays = list[pa.Array]()
     for field in schema:
-        place = places.get(field.name.lower())
-        if place is None:
-            arrays.append(pa.nulls(rows.num_rows, field.type))
-        else:
-            arrays.append(from_text(rows.column(place), field.type, known[field.name.lower()].mask))
+        key = field.name.lower()
+        place = places.get(key)
+        arrays.append(pa.nulls(rows.num_rows, field.type) if place is None else rows.typed(place, field.type, known[key].mask))
     return pa.RecordBatch.from_arrays(arrays, schema=schema), []

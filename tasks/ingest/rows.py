@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.ids import Keys
+from infra.ids import Digest, Keys
 from infra.rowhash import row_hashes, row_ids
 from infra.settings import SubjectSettings
 from infra.subjects import subject_tokens
 
 SORT_ROWS = 512 << 10
 SORT_BYTES = 256 << 20
+_ROW_ID = pa.field("row_id", pa.int64())
 
 
 def subject_place(schema: pa.Schema, subject: SubjectSettings | None) -> int | None:
@@ -36,15 +38,24 @@ def suppress(
     return kept, batch.num_rows - kept.num_rows
 
 
-def with_row_ids(batch: pa.RecordBatch, table: str, keys: Keys) -> pa.RecordBatch:
+@dataclass
+class Tally:
+    """The digest of the rows that were given their ids: they are hashed once, for both."""
+
+    digest: Digest = field(default_factory=Digest)
+
+
+def with_row_ids(batch: pa.RecordBatch, table: str, keys: Keys, tally: Tally) -> pa.RecordBatch:
     """The batch with `row_id` as its first column: a keyed hash of the table's name and the row's content."""
-    ids = row_ids(table, row_hashes(batch, batch.schema.names, keys.row), keys.row)
-    return pa.RecordBatch.from_arrays([pa.array(ids), *batch.columns], schema=table_schema(batch.schema))
+    hashes = row_hashes(batch, batch.schema.names, keys.row)
+    tally.digest += Digest.of(hashes)
+    ids = row_ids(table, hashes, keys.row)
+    return batch.add_column(0, _ROW_ID, pa.array(ids))
 
 
 def table_schema(user: pa.Schema) -> pa.Schema:
     """The schema of a records table: `row_id`, then the user's columns."""
-    return pa.schema([pa.field("row_id", pa.int64()), *user])
+    return user.insert(0, _ROW_ID)
 
 
 def by_subject(batches: Iterable[pa.RecordBatch], subject: SubjectSettings | None, keys: Keys) -> Iterator[pa.RecordBatch]:

@@ -1,8 +1,7 @@
-"""Two passes over bytes at memory speed: where CSV records end, and what kinds of values a text column holds.
+"""Two passes over bytes at memory speed: where CSV records and fields end, and what kinds of values a column holds.
 
-The record scanner is the state machine of RFC 4180 as pyarrow's parser reads it: a quote opens only at the start of a field, two
-quotes inside are one, what follows a closing quote belongs to the field, and \\n, \\r, \\r\\n all end a line. Blank lines are no
-records.
+The record scanner is the state machine of RFC 4180: a quote opens only at the start of a field, two quotes inside are one, what
+follows a closing quote belongs to the field, and \\n, \\r, \\r\\n all end a line. Blank lines are no records.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
+U8 = npt.NDArray[np.uint8]
+I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
 
 # Kinds of values, one bit each; a column's mask is the union over its values.
@@ -39,12 +40,13 @@ FREE = 131072  # read from text or JSON, where any type that holds the values wi
 
 _MAX_DIGITS = 17  # as many as tell one double from every other
 _INT_DIGITS = 19
+_FEW_DIGITS = 15  # below 2^53 whatever they are
 
 
 @dataclass(frozen=True)
 class Records:
     """The complete records of a buffer: byte ranges [start, end), numbers of fields, and line numbers from the buffer's first
-    line (0).
+    line (0). The fields of record i end at field_ends[first_fields[i]:][:n_fields[i]].
 
     `consumed`: bytes up to the first record that is not complete; `n_lines`: line breaks before it; `quoted`: it ends inside
     quotes.
@@ -54,6 +56,8 @@ class Records:
     ends: I64
     n_fields: I64
     lines: I64
+    first_fields: I64
+    field_ends: I32
     consumed: int
     n_lines: int
     quoted: bool
@@ -63,29 +67,21 @@ def records(data: bytes, delimiter: str, *, last: bool) -> Records:
     """Find the records of `data`; with `last`, what is left at the end is one too, unless its quote is still open."""
     bound = len(data) // 2 + 1  # a record and its line end take two bytes; memory that is not touched is not taken
     starts, ends, n_fields, lines = (np.empty(bound, np.int64) for _ in range(4))
+    field_ends = np.empty(len(data) + 1, np.int32)
     buffer = np.frombuffer(data, np.uint8)
     plain = np.ones(256, np.bool_)
     plain[[10, 13, ord(delimiter)]] = False
-    n, consumed, n_lines, quoted = _scan(buffer, ord(delimiter), plain, last, starts, ends, n_fields, lines)
-    return Records(starts[:n], ends[:n], n_fields[:n], lines[:n], int(consumed), int(n_lines), bool(quoted))
+    n, consumed, n_lines, quoted = _scan(buffer, ord(delimiter), plain, last, starts, ends, n_fields, lines, field_ends)
+    first_fields = np.cumsum(n_fields[:n]) - n_fields[:n]
+    arrays = (starts[:n], ends[:n], n_fields[:n], lines[:n], first_fields, field_ends)
+    return Records(*arrays, int(consumed), int(n_lines), bool(quoted))
 
 
-def kinds_of(column: pa.StringArray) -> int:
-    """The union of the kinds of a string column's values; TEXT alone as soon as one value is text."""
-    n = len(column)
-    validity, offsets, data = column.buffers()
-    mask = NULL if column.null_count else 0
-    if n == column.null_count:
-        return mask
-    places = np.frombuffer(offsets, np.int32)[column.offset : column.offset + n + 1]
-    # NULLs are empty here; an empty value that is not NULL is told apart by its bit.
-    bits = np.frombuffer(validity, np.uint8) if validity is not None and column.null_count else np.empty(0, np.uint8)
-    found = int(_classify(_buffer(data), places, bits, column.offset))
-    return TEXT if found & TEXT else found | mask
-
-
-def _buffer(data: pa.Buffer | None) -> npt.NDArray[np.uint8]:
-    return np.empty(0, np.uint8) if data is None or data.size == 0 else np.frombuffer(data, np.uint8)
+def kinds_of(buffer: U8, starts: I32, ends: I32) -> int:
+    """The union of the kinds of the values buffer[start:end], NULL where the end lies before the start; TEXT alone as soon as one
+    value is text."""
+    found = int(_classify(buffer, starts, ends))
+    return TEXT if found & TEXT else found
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------------
@@ -94,9 +90,12 @@ _FIELD_START, _PLAIN, _QUOTED, _AFTER_QUOTE = 0, 1, 2, 3
 
 
 @njit(cache=True, nogil=True)
-def _scan(data: Any, delimiter: int, plain: Any, last: bool, starts: Any, ends: Any, n_fields: Any, lines: Any) -> Any:
+def _scan(
+    data: Any, delimiter: int, plain: Any, last: bool, starts: Any, ends: Any, n_fields: Any, lines: Any, field_ends: Any
+) -> Any:
     size = len(data)
     state, fields, n, line, start, start_line, i = _FIELD_START, 1, 0, 0, 0, 0, 0
+    n_ends = 0
     while i < size:
         c = data[i]
         if state == _QUOTED:
@@ -107,14 +106,16 @@ def _scan(data: Any, delimiter: int, plain: Any, last: bool, starts: Any, ends: 
             i += 1
             continue
         if c == delimiter:
-            fields += 1
+            field_ends[n_ends] = i
+            fields, n_ends = fields + 1, n_ends + 1
             state = _FIELD_START
         elif c == 10 or c == 13:
             if c == 13 and i + 1 == size and not last:
                 break  # its \n may follow
             if i > start:
                 starts[n], ends[n], n_fields[n], lines[n] = start, i, fields, start_line
-                n += 1
+                field_ends[n_ends] = i
+                n, n_ends = n + 1, n_ends + 1
             if c == 13 and i + 1 < size and data[i + 1] == 10:
                 i += 1
             line += 1
@@ -129,20 +130,41 @@ def _scan(data: Any, delimiter: int, plain: Any, last: bool, starts: Any, ends: 
     quoted = state == _QUOTED
     if last and start < size and not quoted:
         starts[n], ends[n], n_fields[n], lines[n] = start, size, fields, start_line
+        field_ends[n_ends] = size
         n, start, start_line = n + 1, size, line
     return n, start, start_line, quoted
 
 
 @njit(cache=True, nogil=True)
-def _classify(data: Any, offsets: Any, validity: Any, bit: int) -> int:
+def _classify(data: Any, starts: Any, ends: Any) -> int:
     mask = 0
-    for i in range(len(offsets) - 1):
-        start, end = offsets[i], offsets[i + 1]
-        if start == end and len(validity) > 0 and not (validity[(bit + i) >> 3] >> ((bit + i) & 7)) & 1:
+    for i in range(len(starts)):
+        start, end = starts[i], ends[i]
+        if end < start:
+            mask |= NULL
             continue
-        mask |= _kind(data, start, end)
-        if mask & TEXT:
-            break
+        at, n_digits, n_whole = start, 0, -1
+        negative = start < end and data[start] == 45
+        if negative:
+            at += 1
+        first = at
+        while at < end:
+            if 48 <= data[at] <= 57:
+                n_digits += 1
+            elif data[at] == 46 and n_whole < 0:
+                n_whole = n_digits
+            else:
+                break
+            at += 1
+        if n_whole < 0:
+            n_whole = n_digits
+        # Plain numbers of few digits are told here: they are most values, and a call costs more than they do.
+        if at == end and 0 < n_digits <= _FEW_DIGITS and (n_whole < 2 or data[first] != 48):
+            mask |= INT if end - first == n_digits and not (negative and data[first] == 48) else DOUBLE
+        else:
+            mask |= _kind(data, start, end)
+            if mask & TEXT:
+                break
     return mask
 
 
@@ -187,13 +209,21 @@ def _word(data: Any, low: int, high: int) -> int:
     word = np.uint64(0)
     for i in range(high - 1, low - 1, -1):
         word = word << np.uint64(8) | np.uint64(data[i])
-    if (word == _NULL_PACKED).any():
+    if _among(word, _NULL_PACKED):
         return WORD
-    if (word == _NAN_PACKED).any():
+    if _among(word, _NAN_PACKED):
         return NAN
-    if (word == _BOOL_PACKED).any():
+    if _among(word, _BOOL_PACKED):
         return BOOL
-    return INF if (word == _INF_PACKED).any() else TEXT
+    return INF if _among(word, _INF_PACKED) else TEXT
+
+
+@njit(cache=True, nogil=True)
+def _among(word: Any, words: Any) -> bool:
+    for i in range(len(words)):  # noqa: SIM110  (Numba compiles no generators)
+        if words[i] == word:
+            return True
+    return False
 
 
 @njit(cache=True, nogil=True)

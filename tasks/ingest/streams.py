@@ -12,8 +12,9 @@ import pyarrow as pa
 BLOCK_BYTES = 4 << 20
 _SIP = 16 << 10  # compressed streams: what a broken one loses at most
 _BOMS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
-# Windows-1252 from Latin-1, which also fills its five gaps: every byte is a character, so nothing is lost.
-_CP1252 = {b: bytes([b]).decode("cp1252", "ignore") or chr(b) for b in range(0x80, 0xA0)}
+_GAPS = "lethe.latin-1"
+# Latin-1 fills the five gaps of Windows-1252: every byte is a character, so nothing is lost.
+codecs.register_error(_GAPS, lambda error: (error.object[error.start : error.end].decode("latin-1"), error.end))  # pyright: ignore
 
 
 class Unreadable(Exception):
@@ -27,10 +28,12 @@ class HashingReader:
 
     def __init__(self, raw: Any) -> None:
         self._raw = raw
+        self._at_end = False
         self._hash = hashlib.sha256()
 
     def read(self, n_bytes: int = -1) -> bytes:
         data = self._raw.read(n_bytes)
+        self._at_end = not data and n_bytes != 0
         self._hash.update(data)
         return data
 
@@ -39,8 +42,8 @@ class HashingReader:
 
     def digest(self) -> str:
         """The digest of the whole file: what was not read yet is read now."""
-        while self.read(BLOCK_BYTES):
-            pass
+        while not self._at_end:
+            self.read(BLOCK_BYTES)
         return self._hash.hexdigest()
 
 
@@ -79,7 +82,7 @@ def utf8_blocks(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:
         yield from _decoded(_chained(first[2:], blocks), found)
         return
     for block in _chained(first.removeprefix(codecs.BOM_UTF8), blocks):
-        yield block if encoding == "utf-8" else block.decode("latin-1").translate(_CP1252).encode()
+        yield block if encoding == "utf-8" else block.decode("cp1252", _GAPS).encode()
 
 
 def _decoded(blocks: Iterator[bytes], encoding: str) -> Iterator[bytes]:

@@ -230,8 +230,8 @@ def _recast(run: _Run, rewritten: Sequence[Plan], targets: dict[str, Target]) ->
 
 def _refuse_no_subject(run: _Run, table: str, schema: pa.Schema) -> None:
     """A named table must have its subject's column; in a collection some tables have none."""
-    subject = run.settings.table(table).subject
-    if table in run.settings.tables and subject is not None and len(schema) and subject_place(schema, subject) is None:
+    subject = run.settings.table(table).subject if table in run.settings.tables else None
+    if subject is not None and len(schema) and subject_place(schema, subject) is None:
         names = ", ".join(schema.names)
         raise LetheError(f"tables.{table}.subject: no column {subject.column!r} in its files; they have: {names}")
 

@@ -24,8 +24,9 @@ from hypothesis import strategies as st
 
 from infra.contracts import REQUESTS, LetheError, Lineage
 from infra.files import write_part
-from infra.ids import subject_token
+from infra.ids import Digest, subject_token
 from infra.lake import Lake
+from infra.rowhash import row_hashes
 from infra.settings import load_settings
 from tasks.ingest import task as door
 from tasks.ingest.sources import SourceError
@@ -112,6 +113,18 @@ def test_every_format_gives_the_same_rows_and_digest(project: Project, name: str
     assert (result.rows, result.quarantined, result.files, result.found) == (2, 0, 1, False)
     assert result.digest == expected.digest
     assert pa.schema(project.lake.schema(project.lake.snapshot("records/t"))).names == ["row_id", "id", "name"]
+
+
+def test_rows_are_hashed_once_and_the_digest_is_that_of_what_lies_there(project: Project) -> None:
+    [result] = project.put(a__csv=CSV, b__csv=b"id,name\n3,Cy\n").run()
+    lake = project.lake
+    snapshot = lake.snapshot("records/t")
+    rows = lake.read(snapshot, ["id", "name"])
+    digest = str(Digest.of(row_hashes(rows, rows.column_names, lake.keys.row)))
+    assert (result.version, result.digest) == (snapshot.version, snapshot.digest) == (0, digest)
+    [batch] = rows.combine_chunks().to_batches()
+    with pytest.raises(AssertionError):
+        write_part(lake.folder("records/t"), [batch], batch.schema, digest_of=Digest)
 
 
 HOSTILE = st.lists(

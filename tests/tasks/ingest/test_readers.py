@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 
 from tasks.ingest import readers_csv, readers_jsonl, readers_parquet
 from tasks.ingest.blocks import Block, Reject
+from tasks.ingest.convert import from_text
 from tasks.ingest.infer import columns_of, join_all, schema_of
 from tasks.ingest.readers_csv import split_record
 from tasks.ingest.scan import records
-from tasks.ingest.streams import Unreadable
+from tasks.ingest.streams import Unreadable, utf8_blocks
 
 HOSTILE = st.text('ab1,";\n\r\t|é ', max_size=60).map(str.encode)
 BROKEN = st.lists(
@@ -90,6 +91,27 @@ def test_rejects_of_a_csv_by_eye() -> None:
     ]
 
 
+NUMBERS = st.one_of(
+    st.none(),
+    st.integers(-(2**63), 2**63 - 1).map(str),
+    st.decimals(-(10**9), 10**9, places=4).map(str),
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.sampled_from(["0", "-0", "-0.0", ".5", "5.", "123456789012345", "1234567890123456", "0.000000000000001", "NA", " 1", "x"]),
+)
+
+
+@given(st.lists(NUMBERS, max_size=9))
+def test_numbers_read_from_bytes_are_those_read_from_text(cells: list[str | None]) -> None:
+    data = b"n,m\n" + b"".join(b"%s,1\n" % (cell or "").encode() for cell in cells)
+    [block] = readers_csv.read(iter([data]), delimiter=",")
+    columns = columns_of([readers_csv.shapes(block.rows)])
+    schema, known = schema_of(columns), dict(columns)
+    batch, _ = readers_csv.typed(block.rows, schema, known)
+    batch.validate(full=True)
+    expected = from_text(pa.array(cells, pa.string()), schema.field("n").type, known["n"].mask)
+    assert batch.column("n").equals(expected) and repr(batch.column("n").to_pylist()) == repr(expected.to_pylist())
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_the_separator_is_taken_from_the_header(separator: str) -> None:
     text = f'a{separator}"b,;|"{separator}c\n1{separator}2{separator}3\n'
@@ -101,6 +123,13 @@ def test_the_separator_is_taken_from_the_header(separator: str) -> None:
 def test_a_header_that_cannot_be_read_says_so(data: bytes) -> None:
     with pytest.raises(Unreadable):
         list(readers_csv.read(iter([data])))
+
+
+def test_every_byte_of_windows_1252_is_a_character() -> None:
+    """Letters as Windows-1252 has them, its five gaps as Latin-1 has them: nothing is lost."""
+    every = bytes(range(256))
+    text = b"".join(utf8_blocks(iter([every]), "cp1252")).decode()
+    assert text == "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in every)
 
 
 # --- JSON lines -------------------------------------------------------------------------------------------------------------
