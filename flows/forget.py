@@ -7,7 +7,7 @@ whatever is still open.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,29 @@ from prefect import flow
 from flows.curate import Curated, curate_again
 from flows.train import train_again
 from flows.workspace import Workspace, opened
+from infra.contracts import Snapshot
 from infra.lake import Lake
 from infra.settings import load_settings
-from tasks.dedup.task import dedup
+from tasks.dedup.task import DedupResult, dedup
 from tasks.forget.task import CertificateResult, EraseResult, certify, erase, open_requests, purge_derived, register_requests
-from tasks.train.task import TrainResult, retire_superseded
+from tasks.prune.task import EmptySample
+from tasks.prune.views import NothingToEmbed
+from tasks.select.task import EmptyTarget
+from tasks.train.task import (
+    NothingToTrain,
+    TrainResult,
+    held_models,
+    inputs_of,
+    registered_versions,
+    retire_model,
+    retire_superseded,
+    retrained_since,
+)
+
+# In this order: what a table was derived from goes before the table.
+_DERIVED = ("ngram_counts", "selection", "scores", "training_set")
+_NOTHING_LEFT = (EmptyTarget, EmptySample, NothingToEmbed)
+_NO_LONGER_MADE = "lethe.toml does not make it any more, and it rests on rows that have changed since"
 
 
 @dataclass(frozen=True)
@@ -34,11 +52,15 @@ class Forgotten:
 
 @dataclass(frozen=True)
 class Redone:
-    """The stages run again after an erasure: what changed was redone, the rest was found."""
+    """The stages run again after an erasure: what changed was redone, the rest was found.
+
+    `revoked` model versions are gone; `retired` are derived tables that went without a successor, and why.
+    """
 
     datasets: tuple[Curated, ...] = ()
     models: tuple[TrainResult, ...] = ()
     revoked: tuple[dict[str, Any], ...] = field(default_factory=tuple)
+    retired: tuple[dict[str, str], ...] = field(default_factory=tuple)
 
     @property
     def n_shards_retrained(self) -> int:
@@ -61,33 +83,103 @@ def forget(requests: list[str] | None = None, config: str = "lethe.toml") -> For
         wanted = open_requests(work.settings, requests)
         if not wanted:
             return None
-        erased = erase(work.settings, wanted, scheduler=work.scheduler)
-        redone = again(work)
+        work.lake.clear_scratch()
+        work.lake.sweep()
+        erased = erase(work.settings, wanted, containment=scanned(work).containment, scheduler=work.scheduler)
+        redone = again(work, erased)
         purge_derived(work.settings)
         certificates = certify(work.settings, wanted, erased=erased, redone=as_facts(redone), scheduler=work.scheduler)
         return Forgotten(erased, redone, tuple(certificates))
 
 
-def again(work: Workspace) -> Redone:
-    """Every dataset and model that the lake holds, through the ordinary stages; superseded model versions are revoked and
-    purged.
+def scanned(work: Workspace) -> DedupResult:
+    """Which tables are contained in which, as they stand now: copies are found along these edges and no older ones."""
+    return dedup(work.settings, work.all_records(), scheduler=work.scheduler)
+
+
+def again(work: Workspace, erased: EraseResult) -> Redone:
+    """Every dataset and model that the lake holds, through the ordinary stages.
+
+    Superseded model versions are revoked and purged. What lethe.toml does not make any more, or what nothing is left for, cannot
+    be made again: it goes without a successor, unless it rests on exactly the rows that the lake still holds.
     """
-    scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
-    held = [name for name in sorted(work.settings.datasets) if work.lake.exists(f"training_set/{name}")]
-    datasets = tuple(curate_again(work, name, scanned) for name in held)
+    datasets, failed = curated_again(work)
+    made = {c.dataset for c in datasets}
+    retired = dropped(work, made, failed)
     models, revoked = list[TrainResult](), list[dict[str, Any]]()
-    for name, model in sorted(work.settings.models.items()):
-        if model.dataset in held and is_registered(work, name):
-            models.append(train_again(work, name))
-            revoked += retire_superseded(work.settings, name)
-    return Redone(datasets, tuple(models), tuple(revoked))
+    for name in held_models(work.settings):
+        asked = work.settings.models.get(name)
+        if asked is not None and asked.dataset in made:
+            result, gone = retrained(work, name, erased)
+            models += [result] if result is not None else []
+        else:
+            gone = without_successor(work, name, _NO_LONGER_MADE)
+        revoked += gone
+    return Redone(tuple(datasets), tuple(models), tuple(revoked), tuple(retired))
 
 
-def is_registered(work: Workspace, model: str) -> bool:
-    """Whether a model was trained before: forgetting trains nothing that nobody asked for."""
-    from tasks.train.task import registered_versions  # noqa: PLC0415
+def stands(lake: Lake, inputs: Iterable[Snapshot] | None) -> bool:
+    """Whether every table among these inputs still has the rows it had."""
+    return inputs is not None and all(lake.exists(s.table) and lake.snapshot(s.table).digest == s.digest for s in inputs)
 
-    return bool(registered_versions(work.settings, model))
+
+# --- datasets -------------------------------------------------------------------------------------------------------------------
+
+
+def curated_again(work: Workspace) -> tuple[list[Curated], dict[str, str]]:
+    """The datasets that have a training set, decided again; and those that nothing is left for, with what failed."""
+    scan = scanned(work)
+    datasets, failed = list[Curated](), dict[str, str]()
+    for name in (name for name in sorted(work.settings.datasets) if work.lake.exists(f"training_set/{name}")):
+        try:
+            datasets.append(curate_again(work, name, scan))
+        except _NOTHING_LEFT as error:
+            failed[name] = type(error).__name__
+    return datasets, failed
+
+
+def dropped(work: Workspace, made: Iterable[str], failed: Mapping[str, str]) -> list[dict[str, str]]:
+    """Derived tables that were not written again are dropped, unless the rows that they were decided on are still the lake's."""
+    written = {table for name in made for table in tables_of(work, name)}
+    retired = list[dict[str, str]]()
+    for stage in _DERIVED:
+        for table in (table for table in work.lake.tables(stage) if table not in written):
+            if not stands(work.lake, work.lake.lineage(work.lake.snapshot(table)).inputs):
+                work.lake.drop(table)
+                retired.append({"table": table, "reason": failed.get(table.removeprefix(f"{stage}/"), _NO_LONGER_MADE)})
+    return retired
+
+
+def tables_of(work: Workspace, dataset: str) -> list[str]:
+    """The derived tables that curating a dataset writes, as lethe.toml stands."""
+    asked = work.settings.dataset(dataset)
+    selects, scores = asked.target is not None, asked.prune.method in ("density", "prototypes")
+    written = {"ngram_counts": selects, "selection": selects, "scores": scores, "training_set": True}
+    return [f"{stage}/{dataset}" for stage in _DERIVED if written[stage]]
+
+
+# --- models ---------------------------------------------------------------------------------------------------------------------
+
+
+def retrained(work: Workspace, name: str, erased: EraseResult) -> tuple[TrainResult | None, list[dict[str, Any]]]:
+    """A model trained again, and its versions that went. Forgetting trains nothing that nobody asked for: of a model without a
+    version, what a killed training left goes.
+    """
+    if not registered_versions(work.settings, name):
+        return None, retire_superseded(work.settings, name)
+    try:
+        result = train_again(work, name)
+    except NothingToTrain as error:
+        return None, without_successor(work, name, type(error).__name__)
+    since = dt.datetime.fromisoformat(erased.erased)
+    return retrained_since(work.settings, result, since), retire_superseded(work.settings, name)
+
+
+def without_successor(work: Workspace, name: str, why: str) -> list[dict[str, Any]]:
+    """The versions of a model that is not trained again which went: all of them, or all but the one that may stay."""
+    if stands(work.lake, inputs_of(work.settings, name)):
+        return retire_superseded(work.settings, name)
+    return retire_model(work.settings, name, why)
 
 
 def as_facts(redone: Redone) -> dict[str, Any]:
@@ -111,4 +203,5 @@ def as_facts(redone: Redone) -> dict[str, Any]:
             for m in redone.models
         ],
         "revoked": list(redone.revoked),
+        "retired": list(redone.retired),
     }

@@ -79,6 +79,11 @@ def source_key(uri: str) -> str:
     return hashlib.sha256(uri.encode()).hexdigest()[:16]
 
 
+def quarantine_source(table: str, uri: str) -> str:
+    """The source under which a raw file's rejects lie in quarantine: one file may feed several tables."""
+    return f"{table} {uri}"
+
+
 def parse_name(path: str) -> tuple[Digest, str] | None:
     """(digest, source key) that a data file's name tells; None for a name that Lethe did not give."""
     match = _NAME.search(path)

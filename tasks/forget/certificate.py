@@ -3,6 +3,9 @@
 The envelope is bytes in one canonical form (sorted keys, no spaces, ASCII), so that every bit of the file is checked: those of
 the payload and its type by the signature (over DSSE's pre-authentication encoding), the others by writing the envelope again. A
 certificate carries its public key, which shows that it was not damaged; only a key known beforehand shows who signed it.
+
+`batch` names the requests that were carried out together: `tables` and `residue` tell of all of them, for an erasure counts rows
+by table and not by person.
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ from tasks.forget.residue import (
     parse_json,
     place_of,
     speaks_of_subject,
+    without_names,
 )
 
 _PRINTABLE = re.compile(rb"[\x20-\x7e\x80-\xff]{6,}")
@@ -256,8 +257,9 @@ def _look_lines(tally: Tally, text: str, path: str) -> None:
             look_json(tally, document, path)
             continue
         tally.n_cells += 1
-        named = titled or speaks_of_subject(tally, line)
-        for piece in text_tokens(line):
+        left = without_names(tally, line, path)
+        named = titled or speaks_of_subject(tally, left)
+        for piece in text_tokens(left):
             look_piece(tally, piece, path, whole=False, named=named)
 
 

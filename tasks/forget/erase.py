@@ -6,7 +6,7 @@ again: what was committed is not found any more, and its figures come from the s
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +20,7 @@ from infra.lake import Lake
 from infra.settings import Settings
 from tasks.forget.frames import rewrite_part
 from tasks.forget.ledger import Request
+from tasks.forget.locate import hidden_name, telling_names
 from tasks.forget.plan import QUARANTINE_TABLE, RECORDS, Change, Ground, plan
 from tasks.forget.seal import Entry, Seal, digest_of, load, no_rows, save
 
@@ -28,7 +29,10 @@ _NOT_DERIVED = (RECORDS, QUARANTINE_TABLE, "sources", "requests", "certificates"
 
 @dataclass(frozen=True)
 class TableErasure:
-    """What one table lost. `how`: by its subject column, as a copy of such rows, or by the text of a rejected line."""
+    """What one table lost. `how`: by its subject column, as a copy of such rows, or by the text of a rejected line.
+
+    `sources` are keyed names of raw files (`locate.hidden_name`); so is the name of a table that holds the id of a subject.
+    """
 
     table: str
     how: str
@@ -58,19 +62,27 @@ class Erasure:
     erased: str
 
 
-def erase_subjects(lake: Lake, settings: Settings, requests: Sequence[Request], workers: Workers) -> Erasure:
-    """Erase the subjects of the requests from every table, and the history of every table that could have held them."""
-    ground = Ground(lake, settings, tokens_by_kind(requests), workers)
+def erase_subjects(
+    lake: Lake, settings: Settings, requests: Sequence[Request], containment: Snapshot | None, workers: Workers
+) -> Erasure:
+    """Erase the subjects of the requests from every table, and the history of every table that could have held them.
+
+    `containment` is the scan of the tables as they stand now, by which their copies are found.
+    """
+    ground = Ground(lake, settings, tokens_by_kind(requests), containment, workers)
     with lake.writing():
-        changes = plan(ground)
         ids = [request.request_id for request in requests]
         earlier = load(settings.private_dir / "requests", ids)
+        finished = set(_finished(lake, [seal for seal in earlier if set(seal.requests) >= set(ids)]))
+        changes = [change for change in plan(ground) if change.entry.table not in finished]
         done = _committed_before(lake, earlier, changes)
         _seal(settings, ids, earlier, changes)
         tables = [*done, *(_commit(lake, change, ids, workers) for change in changes)]
         hidden = now()
         purged = _purge(ground, tables)
-    return Erasure(tuple(_with_purge(t, purged) for t in tables), hidden, now())
+    telling = telling_names(purged, ground.sought, lake.keys)
+    told = (replace(table, purge=purged[table.table]) for table in tables)
+    return Erasure(tuple(_renamed(lake, t) if t.table in telling else t for t in told), hidden, now())
 
 
 def now() -> str:
@@ -103,6 +115,14 @@ def _committed_before(lake: Lake, earlier: Sequence[Seal], changes: Sequence[Cha
     return [_from_seal(lake, seal, entry) for seal in earlier for entry in seal.entries if entry.table not in planned]
 
 
+def _finished(lake: Lake, earlier: Sequence[Seal]) -> Iterator[str]:
+    """Tables that stand exactly as a sealed plan leaves them. Of a row that others have too, looking again would take more."""
+    for seal, entry in ((sealed, entry) for sealed in earlier for entry in sealed.entries):
+        left = Digest.parse(entry.before.digest) - digest_of(seal.of(entry.table))
+        if lake.exists(entry.table) and lake.snapshot(entry.table).digest == str(left) != entry.before.digest:
+            yield entry.table
+
+
 def _from_seal(lake: Lake, seal: Seal, entry: Entry) -> TableErasure:
     lost = digest_of(seal.of(entry.table))
     digest = Digest.parse(entry.before.digest) - lost
@@ -115,7 +135,9 @@ def _commit(lake: Lake, change: Change, ids: Sequence[str], workers: Workers) ->
     entry, table = change.entry, change.entry.table
     files: list[DataFile | None] = workers.map(rewrite_part, change.jobs, lake.folder(table))
     key = key_of("erase", table, entry.before.digest, sorted(ids))
-    lineage = Lineage("erase", key, "", (entry.before,), {"requests": sorted(ids)}, {"n_erased": change.rows.num_rows})
+    # What ingest says of a table stays said: it may be all that tells whose rows they are.
+    params = {**lake.lineage(entry.before).params, "requests": sorted(ids)}
+    lineage = Lineage("erase", key, "", (entry.before,), params, {"n_erased": change.rows.num_rows})
     schema = lake.schema(entry.before)
     added, removed = [file for file in files if file is not None], [job.part.file for job in change.jobs]
     after = lake.commit(table, schema, added, remove=removed, lineage=lineage, expect=entry.before)
@@ -130,8 +152,11 @@ def _purge(ground: Ground, tables: Sequence[TableErasure]) -> dict[str, dict[str
     return {report.table: asdict(report) for report in ground.lake.purge(sorted(names))}
 
 
-def _with_purge(table: TableErasure, purged: Mapping[str, dict[str, Any]]) -> TableErasure:
-    return replace(table, purge=purged[table.table])
+def _renamed(lake: Lake, table: TableErasure) -> TableErasure:
+    """As ledgers and certificates tell of a table that is named for a subject."""
+    name = f"{table.table.split('/')[0]}/{hidden_name(table.table, lake.keys)}"
+    before, after = replace(table.before, table=name), replace(table.after, table=name)
+    return replace(table, table=name, before=before, after=after, purge={**(table.purge or {}), "table": name})
 
 
 def purge_derived(lake: Lake) -> list[str]:

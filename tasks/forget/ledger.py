@@ -124,13 +124,8 @@ def pick(lake: Lake, request_ids: Sequence[str]) -> list[Request]:
     known = {request.request_id: request for request in requests(lake)}
     missing = [request_id for request_id in request_ids if request_id not in known]
     if missing:
-        raise UnknownRequestError(f"the ledger holds no request {', '.join(missing)}; see: lethe requests")
+        raise UnknownRequestError(f"the ledger holds no request {', '.join(missing)}; see: lethe status")
     return [known[request_id] for request_id in dict.fromkeys(request_ids)]
-
-
-def pending(lake: Lake) -> list[Request]:
-    """Requests without a certificate, oldest first."""
-    return [request for request in requests(lake) if request.state != CERTIFIED]
 
 
 def advance(lake: Lake, request_ids: str | Sequence[str], state: str, detail: Mapping[str, Any]) -> None:

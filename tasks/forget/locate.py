@@ -6,8 +6,10 @@ Requests are known by their tokens only, so a value is found by computing its to
 from __future__ import annotations
 
 import hashlib
+import hmac
 import re
-from collections.abc import Callable, Mapping
+import urllib.parse
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,38 @@ def text_tokens(text: str) -> set[str]:
     """Everything in a text that may be an id: the whole, its fields (an id may hold blanks or colons) and its words."""
     pieces = {text, text.strip(), *_WORDS.split(text), *(field.strip() for field in _FIELDS.split(text))}
     return {piece for piece in pieces if piece and len(piece) <= MAX_ID_BYTES}
+
+
+def unquoted(name: str) -> str:
+    """A name with its percent signs resolved, twice: logs quote paths that are quoted already."""
+    return urllib.parse.unquote(urllib.parse.unquote(name))
+
+
+def name_pieces(name: str) -> set[str]:
+    """What a path may say: its folders and files, the parts of a table's name, the values of partition folders, and words."""
+    pieces, plain = set[str](), unquoted(name)
+    for part in {*re.split(r"[/\\]", plain), *re.split(r"[/\\~]", plain)}:
+        stem = part.rsplit(".", 1)[0]
+        for text in (part, stem, part.partition("=")[2]):
+            pieces |= text_tokens(text)
+        pieces |= set(stem.split("-"))
+    return {piece for piece in pieces if piece}
+
+
+def telling_names(names: Iterable[str], sought: Sought, keys: Keys) -> list[str]:
+    """Those names (of tables, of raw files) that hold the id of a requested subject."""
+    makers = [(token_maker(keys, kind), frozenset(map(bytes.fromhex, tokens))) for kind, tokens in sought.items()]
+
+    def tells(name: str) -> bool:
+        pieces = [piece.encode("utf-8", "surrogateescape") for piece in name_pieces(name)]
+        return any(token(piece) in wanted for token, wanted in makers for piece in pieces)
+
+    return [name for name in names if tells(name)]
+
+
+def hidden_name(name: str, keys: Keys) -> str:
+    """16 hex characters that stand for a name where the name itself must not stand: only the lake's key leads back to it."""
+    return hmac.digest(keys.place, b"lethe name " + name.encode("utf-8", "surrogateescape"), "sha256").hex()[:16]
 
 
 def token_maker(keys: Keys, kind: str) -> Callable[[bytes], bytes]:

@@ -18,7 +18,7 @@ from infra.contracts import Snapshot
 from infra.files import source_key
 from infra.ids import I64, U64
 from infra.lake import Lake
-from infra.settings import ConfigError, Settings, SubjectSettings
+from infra.settings import Settings, SubjectSettings
 from tasks.forget.frames import (
     Columns,
     Copies,
@@ -31,7 +31,7 @@ from tasks.forget.frames import (
     locate_quarantined,
     user_columns,
 )
-from tasks.forget.locate import Mask
+from tasks.forget.locate import Mask, hidden_name
 from tasks.forget.seal import Entry, lost_rows, no_rows
 
 RECORDS = "records/"
@@ -52,11 +52,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Ground:
-    """What a plan is made on: the lake, the settings, the tokens asked for by kind, and who does the work."""
+    """What a plan is made on: the lake, the settings, the tokens asked for by kind, the scan whose containments lead to copies
+    (None: nobody looked for any), and who does the work.
+    """
 
     lake: Lake
     settings: Settings
     sought: dict[str, frozenset[str]]
+    containment: Snapshot | None
     workers: Workers
 
     @cached_property
@@ -72,16 +75,16 @@ class Ground:
     @cached_property
     def subjects(self) -> dict[str, SubjectSettings]:
         """The subject column of each table that has one of a kind asked for. Not every table of a collection has the column."""
-        found = {table: subject_of(self.settings, table) for table in self.snapshots}
+        found = {table: subject_of(self.lake, self.settings, table) for table in self.snapshots}
         return {t: s for t, s in found.items() if s is not None and s.kind in self.sought and s.column in self.columns[t]}
 
     @cached_property
     def edges(self) -> list[Edge]:
-        return _edges(self.lake)
+        return _edges(self.lake, self.containment) if self.containment is not None else []
 
     @cached_property
     def sources(self) -> dict[str, tuple[str, str]]:
-        return _sources(self.lake)
+        return sources_of(self.lake)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,7 @@ def _change(ground: Ground, how: str, table: str, doomed: Doomed) -> Change:
     touched = [(one, gone) for one, gone in doomed if len(one.positions)]
     named = [ground.sources.get(one.part.file.source, ("", "")) for one, _ in touched]
     jobs = tuple(Rewrite(one.part, one.positions, written) for (one, _), (written, _) in zip(touched, named, strict=True))
-    sources = tuple(sorted({uri for _, uri in named if uri}))
+    sources = tuple(sorted({hidden_name(uri, ground.lake.keys) for _, uri in named if uri}))
     rows = pa.concat_tables([no_rows(), *(lost_rows(table, one.row_ids, one.hashes, gone) for one, gone in touched)])
     return Change(Entry(table, how, before, len(jobs), sources), rows, jobs)
 
@@ -142,18 +145,31 @@ def _change(ground: Ground, how: str, table: str, doomed: Doomed) -> Change:
 # --- what the settings and the lake say -----------------------------------------------------------------------------------------
 
 
-def subject_of(settings: Settings, table: str) -> SubjectSettings | None:
-    """The subject column of a table of records (its name with or without `records/`); None where there is none."""
-    try:
-        return settings.table(table.removeprefix(RECORDS)).subject
-    except ConfigError:
-        return None
+def knows(settings: Settings, table: str) -> bool:
+    """Whether lethe.toml has a table of records (its name with or without `records/`), by itself or in a collection."""
+    name = table.removeprefix(RECORDS)
+    return name in settings.tables or any(name.startswith(f"{collection}/") for collection in settings.collections)
 
 
-def subject_kinds(settings: Settings) -> frozenset[str]:
-    """All kinds of subjects that some table has."""
+def subject_of(lake: Lake, settings: Settings, table: str) -> SubjectSettings | None:
+    """The subject column of a table of records (its name with or without `records/`); None where there is none.
+
+    Of a table that lethe.toml has no more, its log still tells what ingest went by.
+    """
+    name = table.removeprefix(RECORDS)
+    return settings.table(name).subject if knows(settings, name) else _declared(lake, RECORDS + name)
+
+
+def _declared(lake: Lake, table: str) -> SubjectSettings | None:
+    said = lake.lineage(lake.snapshot(table)).params.get("subject") if lake.exists(table) else None
+    return SubjectSettings(kind=said[0], column=said[1]) if said else None
+
+
+def subject_kinds(lake: Lake, settings: Settings) -> frozenset[str]:
+    """All kinds of subjects that some table has, in lethe.toml or in the lake alone."""
     sections = [*settings.tables.values(), *settings.collections.values()]
-    return frozenset(section.subject.kind for section in sections if section.subject is not None)
+    left = [_declared(lake, table) for table in lake.tables("records") if not knows(settings, table)]
+    return frozenset(subject.kind for subject in (*(section.subject for section in sections), *left) if subject is not None)
 
 
 def kinds_of_tables(lake: Lake, settings: Settings) -> dict[str, str]:
@@ -161,11 +177,11 @@ def kinds_of_tables(lake: Lake, settings: Settings) -> dict[str, str]:
     names = {table.removeprefix(RECORDS) for table in lake.tables("records")} | set(settings.tables)
     if lake.exists(QUARANTINE_TABLE):
         names |= set(lake.read(lake.snapshot(QUARANTINE_TABLE), ["table"])["table"].unique().to_pylist())
-    found = {name: subject_of(settings, name) for name in names if name}
+    found = {name: subject_of(lake, settings, name) for name in names if name}
     return {name: subject.kind for name, subject in found.items() if subject is not None}
 
 
-def _sources(lake: Lake) -> dict[str, tuple[str, str]]:
+def sources_of(lake: Lake) -> dict[str, tuple[str, str]]:
     """By the key in a data file's name: the source as its writer named it, and the raw file. Rejects are kept apart by table."""
     if not lake.exists("sources"):
         return {}
@@ -190,10 +206,8 @@ class Edge:
         return self.child if table == self.parent else self.parent if table == self.child else None
 
 
-def _edges(lake: Lake) -> list[Edge]:
-    if not lake.exists("containment"):
-        return []
-    rows = lake.read(lake.snapshot("containment"), ["child", "parent", "multiset"]).to_pylist()
+def _edges(lake: Lake, containment: Snapshot) -> list[Edge]:
+    rows = lake.read(containment, ["child", "parent", "multiset"]).to_pylist()
     return sorted({Edge(RECORDS + r["child"], RECORDS + r["parent"], bool(r["multiset"])) for r in rows}, key=str)
 
 

@@ -4,6 +4,9 @@ The scan shares with the eraser nothing but the tokens: it lists no table and re
 id, an erased row id or the hash of an erased row. The same text as a whole cell of another column is a mention: reported, not a
 hit, for it may well be somebody else's. Values themselves are never reported, only places.
 
+Tables and raw files may be named for a subject. Names stay by design: where such a name stands, whole, it is a mention of class
+"name". A value in the name of a partition folder or of anything else is a hit.
+
 Short numbers and plain words occur everywhere ("7", "train"). As an id they count only where a subject column is named: in its
 cells, its bounds, or a text that speaks of it.
 """
@@ -12,7 +15,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -20,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 
 from infra.ids import I64, Keys, subject_text
-from tasks.forget.locate import MAX_ID_BYTES, text_tokens, token_maker
+from tasks.forget.locate import MAX_ID_BYTES, name_pieces, text_tokens, token_maker, unquoted
 
 Role = Literal["subject", "other", "free"]
 
@@ -30,6 +32,7 @@ _SHORT_NUMBER = 6
 _MAX_REMEMBERED = 500_000
 _BOUNDS = ("minValues", "maxValues", "partitionValues", "partitionValues_parsed")
 _TEXT_BLOCK = 8 << 20
+NAME = "(name)"
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,6 +40,8 @@ class Wanted:
     """What to look for: the tokens of each kind, erased row ids (sorted), and 128-bit hashes of erased rows; small.
 
     `kinds` gives the kind of subject of each table that has one; quarantined lines are searched for the kind of their table.
+    `names` are names of tables and raw files that hold an id, longest first, and `bare` those of them that may be nothing but
+    an id: they are names only where a stage's log tells of its inputs.
     """
 
     keys: Keys
@@ -44,6 +49,8 @@ class Wanted:
     kinds: dict[str, str]
     row_ids: I64
     hashes: frozenset[int]
+    names: tuple[str, ...] = ()
+    bare: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"Wanted({sum(map(len, self.sought.values()))} subjects, {len(self.row_ids)} row ids)"
@@ -154,8 +161,8 @@ def _is_key(wanted: Wanted, word: str) -> bool:
 
 def place_of(tally: Tally, path: str) -> str:
     """A place as reports name it: no part of it may be the value itself."""
-    place = f"{_unquoted(tally.target.name)}: {path}"
-    for piece in sorted(_name_pieces(place), key=len, reverse=True):
+    place = f"{unquoted(tally.target.name)}: {path}"
+    for piece in sorted(name_pieces(place), key=len, reverse=True):
         if is_subject(tally, piece) and not _is_weak(piece):
             place = place.replace(piece, "<subject>")
     return place
@@ -188,10 +195,23 @@ def _look_text(tally: Tally, text: str, path: str) -> None:
     if text[:1] in ("{", "[") and (document := parse_json(text)) is not None:
         look_json(tally, document, path)
         return
+    text = without_names(tally, text, path)
     named = speaks_of_subject(tally, f"{path} {text}")
     for start in range(0, len(text), _TEXT_BLOCK):
         for piece in _pieces(text[start : start + _TEXT_BLOCK]):
             look_piece(tally, piece, path, whole=piece == text, named=named)
+
+
+def without_names(tally: Tally, text: str, path: str) -> str:
+    """A text less the names of tables and raw files that hold an id: those are mentions."""
+    held = [name for name in tally.wanted.names if name in text]
+    for name in held:
+        text = text.replace(name, " ")
+    if text in tally.wanted.bare and "/_delta_log/" in tally.target.name:
+        held, text = [text], ""
+    if held:
+        tally.mentions.add(f"{place_of(tally, path)} {NAME}")
+    return text
 
 
 def look_piece(tally: Tally, piece: str, path: str, *, whole: bool, named: bool) -> None:
@@ -210,7 +230,7 @@ def _pieces(text: str) -> Iterator[str]:
     for line in text.splitlines() or [text]:
         yield from text_tokens(line)
         if "%" in line:
-            yield from text_tokens(_unquoted(line))
+            yield from text_tokens(unquoted(line))
 
 
 def speaks_of_subject(tally: Tally, text: str) -> bool:
@@ -263,23 +283,9 @@ def _column_in(place: str, columns: frozenset[str]) -> bool:
 # --- names ----------------------------------------------------------------------------------------------------------------------
 
 
-def _unquoted(name: str) -> str:
-    return urllib.parse.unquote(urllib.parse.unquote(name))
-
-
-def _name_pieces(name: str) -> set[str]:
-    """What a path may say: its folders and files, the values of partition folders, and words."""
-    pieces: set[str] = set()
-    for part in re.split(r"[/\\]", _unquoted(name)):
-        stem = part.rsplit(".", 1)[0]
-        for text in (part, stem, part.partition("=")[2]):
-            pieces |= text_tokens(text)
-        pieces |= set(stem.split("-"))
-    return {piece for piece in pieces if piece}
-
-
 def look_name(tally: Tally, name: str, path: str = "name") -> None:
     """The name of an object or a folder, or of a member of an archive."""
-    named = speaks_of_subject(tally, _unquoted(name))
-    for piece in _name_pieces(name):
+    name = without_names(tally, name, path)
+    named = speaks_of_subject(tally, unquoted(name))
+    for piece in name_pieces(name):
         look_piece(tally, piece, path, whole=False, named=named)

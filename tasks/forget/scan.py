@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from infra.ids import I64
 from infra.lake import Lake
 from infra.settings import Settings
 from tasks.forget.frames import scan_objects
-from tasks.forget.plan import RECORDS, kinds_of_tables, subject_of
+from tasks.forget.locate import telling_names
+from tasks.forget.plan import RECORDS, kinds_of_tables, knows, sources_of, subject_of
 from tasks.forget.residue import Findings, Target, Wanted
 from tasks.forget.seal import Seal
 
@@ -33,7 +35,10 @@ class ResidueError(LetheError):
 
 @dataclass(frozen=True)
 class Residue:
-    """What the scan decoded and found; `places` of hits and of mentions, never their values."""
+    """What the scan decoded and found: places of hits and of mentions, never their values.
+
+    `n_names` counts the tables and raw files that have an id in their name.
+    """
 
     n_objects: int
     n_bytes: int
@@ -41,6 +46,7 @@ class Residue:
     n_opaque: int
     hits: tuple[str, ...]
     mentions: tuple[str, ...]
+    n_names: int
     seconds: float
 
     def as_json(self) -> dict[str, Any]:
@@ -54,10 +60,13 @@ def scan(
     """Decode everything in the lake, the tracking store and the private folder; look for the subjects and their erased rows."""
     start = time.perf_counter()
     row_ids, hashes = _gone(seals)
-    wanted = Wanted(lake.keys, dict(sought), kinds_of_tables(lake, settings), row_ids, hashes)
+    tables, files = _named_for(lake, sought)
+    forms, bare = _written_forms(lake, tables)
+    names = tuple(sorted({*forms, *files, *map(urllib.parse.quote, files)}, key=lambda name: (-len(name), name)))
+    wanted = Wanted(lake.keys, dict(sought), kinds_of_tables(lake, settings), row_ids, hashes, names, bare)
     groups = list(_groups([*_lake_targets(lake, settings, sought), *_other_targets(settings, sought)]))
     found = sum(workers.map(scan_objects, groups, wanted), Findings())
-    return Residue(**asdict(found), seconds=round(time.perf_counter() - start, 3))
+    return Residue(**asdict(found), n_names=len(tables) + len(files), seconds=round(time.perf_counter() - start, 3))
 
 
 def refuse_residue(residue: Residue, n_named: int = 20) -> None:
@@ -82,17 +91,36 @@ def _gone(seals: Sequence[Seal]) -> tuple[I64, frozenset[int]]:
     return joined[joined >= 0], frozenset(hashes)
 
 
+# --- names that stay ------------------------------------------------------------------------------------------------------------
+
+
+def _named_for(lake: Lake, sought: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
+    """Tables and raw files with the id of a requested subject in their name."""
+    files = sorted({uri for _, uri in sources_of(lake).values()})
+    return telling_names(lake.tables("records"), sought, lake.keys), telling_names(files, sought, lake.keys)
+
+
+def _written_forms(lake: Lake, tables: Sequence[str]) -> tuple[set[str], frozenset[str]]:
+    """How logs and folders write the names of tables, and the names that are one word, which may be an id and no name."""
+    short = [table.removeprefix(RECORDS) for table in tables]
+    forms = {*tables, *(_folder_of(lake, table) for table in tables), *(name for name in short if "/" in name)}
+    return forms, frozenset(name for name in short if "/" not in name)
+
+
+def _folder_of(lake: Lake, table: str) -> str:
+    """A table's folder below the lake's root."""
+    return lake.uri(table)[len(lake.root) + 1 :]
+
+
 # --- what there is to scan ------------------------------------------------------------------------------------------------------
 
 
 def _lake_targets(lake: Lake, settings: Settings, sought: Mapping[str, frozenset[str]]) -> Iterator[Target]:
     """Every object and folder under the lake's root, with what is known about the columns of its table."""
-    tables = sorted(lake.tables("records"), key=len, reverse=True)
-    known = {table: _columns_of(settings, table, sought) for table in tables}
+    known = {_folder_of(lake, table): _columns_of(lake, settings, table, sought) for table in lake.tables("records")}
     named = _all_columns(settings, sought)
     for target in walk(lake.root):
-        table = next((t for t in tables if target.name.startswith(f"{t}/")), None)
-        columns = known.get(table or "")
+        columns = known.get("/".join(target.name.split("/")[:2]))
         yield _described(target, named if columns is None else columns, columns is not None)
 
 
@@ -100,12 +128,11 @@ def _described(target: Target, columns: frozenset[str], known: bool) -> Target:
     return Target(target.uri, target.name, target.n_bytes, columns, known)
 
 
-def _columns_of(settings: Settings, table: str, sought: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
-    """The subject column of a table in the settings, if it is of a kind asked for; None for a table they do not know."""
-    name = table.removeprefix(RECORDS)
-    if name not in settings.tables and not any(name.startswith(f"{collection}/") for collection in settings.collections):
+def _columns_of(lake: Lake, settings: Settings, table: str, sought: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
+    """The subject column of a table, if it is of a kind asked for; None where neither the settings nor its log tell of one."""
+    subject = subject_of(lake, settings, table)
+    if subject is None and not knows(settings, table):
         return None
-    subject = subject_of(settings, table)
     return frozenset({subject.column.casefold()}) if subject and subject.kind in sought else frozenset()
 
 

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 from prefect import task
 
-from infra.cluster import Scheduler, connect
-from infra.contracts import CERTIFICATES, Lineage
+from infra.cluster import Scheduler, Workers, connect
+from infra.contracts import CERTIFICATES, Lineage, Snapshot
 from infra.files import write_part
 from infra.ids import key_of
 from infra.lake import Lake
@@ -44,7 +43,10 @@ _NOT_COVERED = (
 
 @dataclass(frozen=True)
 class EraseResult:
-    """What an erasure took away. `n_rows` counts all erased rows, copies and rejected lines too; times are ISO 8601."""
+    """What an erasure took away: of all its requests together, for rows are counted by table and not by person.
+
+    `n_rows` counts all erased rows, copies and rejected lines too; times are ISO 8601.
+    """
 
     requests: tuple[str, ...]
     tables: tuple[erasing.TableErasure, ...]
@@ -79,9 +81,10 @@ class CertificateResult:
 def register_requests(settings: Settings, subjects: Sequence[tuple[str, Any]]) -> list[str]:
     """File deletion requests for (kind, id) subjects, durably, in one commit; returns their ids in the same order.
 
-    Raises `ledger.UnknownKindError` for a kind that no table of lethe.toml has.
+    Raises `ledger.UnknownKindError` for a kind that no table has, neither in lethe.toml nor in the lake.
     """
-    return ledger.register(Lake.open(settings), subjects, kinds=subject_kinds(settings))
+    lake = Lake.open(settings)
+    return ledger.register(lake, subjects, kinds=subject_kinds(lake, settings))
 
 
 def open_requests(settings: Settings, request_ids: Sequence[str] | None = None) -> list[str]:
@@ -106,24 +109,37 @@ def purge_derived(settings: Settings) -> list[str]:
 
 
 @task(name="erase", persist_result=False)
-def erase(settings: Settings, request_ids: Sequence[str], *, scheduler: Scheduler = None) -> EraseResult:
-    """Erase the subjects of the requests from all tables and their history. What was erased before is told from the ledger."""
-    start = time.perf_counter()
+def erase(
+    settings: Settings, request_ids: Sequence[str], *, containment: Snapshot | None, scheduler: Scheduler = None
+) -> EraseResult:
+    """Erase the subjects of the requests from all tables and their history. What was erased before is told from the ledger.
+
+    `containment` is a dedup scan of all tables as they stand: along its edges copies are found in tables that lack the subject
+    column. With None, none are looked for.
+    """
     lake = Lake.open(settings)
     requests = ledger.pick(lake, request_ids)
-    fresh = [request for request in requests if request.state == ledger.RECEIVED]
     results = _recorded(request.details.get(ledger.ERASED) for request in requests)
-    if fresh:
+    fresh = [request for request in requests if request.state == ledger.RECEIVED]
+    # One kind after the other: a table may have subjects of one kind, and copies of the rows of another kind's.
+    for kind in sorted({request.kind for request in fresh}):
         with connect(scheduler) as workers:
-            done = erasing.erase_subjects(lake, settings, fresh, workers)
-        ids = tuple(request.request_id for request in fresh)
-        result = EraseResult(
-            ids, done.tables, _n_rows(done.tables), done.hidden, done.erased, round(time.perf_counter() - start, 3)
-        )
-        ledger.advance(lake, ids, ledger.ERASED, result.as_json())
-        _LOG.info("erased %d rows of %d requests from %d tables", result.n_rows, len(ids), len(result.tables))
-        results.append(result)
+            results.append(_erased(lake, settings, [r for r in fresh if r.kind == kind], containment, workers))
     return _joined(results)
+
+
+def _erased(
+    lake: Lake, settings: Settings, requests: Sequence[ledger.Request], containment: Snapshot | None, workers: Workers
+) -> EraseResult:
+    """Erase the subjects of some requests of one kind, and note it in the ledger."""
+    start = time.perf_counter()
+    done = erasing.erase_subjects(lake, settings, requests, containment, workers)
+    ids = tuple(request.request_id for request in requests)
+    seconds = round(time.perf_counter() - start, 3)
+    result = EraseResult(ids, done.tables, _n_rows(done.tables), done.hidden, done.erased, seconds)
+    ledger.advance(lake, ids, ledger.ERASED, result.as_json())
+    _LOG.info("erased %d rows of %d requests from %d tables", result.n_rows, len(ids), len(result.tables))
+    return result
 
 
 def _n_rows(tables: Sequence[erasing.TableErasure]) -> int:
@@ -159,8 +175,9 @@ def certify(
 ) -> list[CertificateResult]:
     """Scan everything for residues and, if there are none, sign one certificate a request, each naming the one before.
 
-    `redone` is what the stages run again say (plain JSON): stages, models, revoked, and optionally `retrained` (a time),
-    `environment`, `not_covered`, and `subjects` (retained tokens, for a proof of absence). Raises `ResidueError` with places.
+    `redone` is what the stages run again say (plain JSON): stages, models, revoked, retired, and optionally `retrained` (a time),
+    `environment`, `not_covered`, and `subjects` (retained tokens, for a proof of absence). A certificate that a killed run had
+    issued already is the certificate. Raises `ResidueError` with places.
     """
     lake = Lake.open(settings)
     ledger.advance(lake, list(request_ids), ledger.RETRAINED, {key: redone[key] for key in redone if key != "subjects"})
@@ -169,8 +186,11 @@ def certify(
     with lake.writing(), connect(scheduler) as workers:
         residue = scan(lake, settings, erasing.tokens_by_kind(requests), seals, workers)
         refuse_residue(residue)
-        envelopes = _envelopes(lake, settings, requests, erased, redone, residue)
-        paths = _publish(lake, settings, envelopes)
+        issued = _issued(lake)
+        fresh = [request for request in requests if request.request_id not in issued]
+        signed = _envelopes(lake, settings, fresh, erased, redone, residue, last=next(reversed(issued.values()), b""))
+        envelopes = {r.request_id: issued.get(r.request_id) or signed[r.request_id] for r in requests}
+        paths = _publish(lake, settings, envelopes, new=signed)
     ledger.advance(lake, list(envelopes), ledger.CERTIFIED, {"mentions": list(residue.mentions[:50])})
     seal.drop(seals, {r.request_id for r in ledger.requests(lake) if r.state == ledger.CERTIFIED})
     return [CertificateResult(name, str(path), len(residue.hits), len(residue.mentions)) for name, path in paths.items()]
@@ -183,10 +203,12 @@ def _envelopes(
     erased: EraseResult,
     redone: Mapping[str, Any],
     residue: Residue,
+    *,
+    last: bytes,
 ) -> dict[str, bytes]:
-    """The signed envelope of each request; each names the digest of the one before it."""
+    """The signed envelope of each request; each names the digest of the one before it, the first that of `last`, if any."""
     common = _common(settings, erased, redone, residue)
-    previous, signed = _last_digest(lake), dict[str, bytes]()
+    previous, signed = digest_of(last) if last else "", dict[str, bytes]()
     for request in requests:
         proof = {"absence": absence(redone["subjects"], request.subject)} if "subjects" in redone else {}
         certificate = {**common, **proof, **_of_request(request, erased, redone), "previous": previous}
@@ -200,10 +222,10 @@ def _common(settings: Settings, erased: EraseResult, redone: Mapping[str, Any], 
     return {
         "batch": list(erased.requests),
         "tables": [{**table, "before": _plain(table["before"]), "after": _plain(table["after"])} for table in tables],
-        "redone": {key: redone[key] for key in ("stages", "models", "revoked") if key in redone},
+        "redone": {key: redone[key] for key in ("stages", "models", "revoked", "retired") if key in redone},
         "residue": residue.as_json(),
         "environment": dict(redone.get("environment") or environment()),
-        "not_covered": _not_covered(settings, erased, redone),
+        "not_covered": _not_covered(settings, erased, redone, residue),
         "replay": _replay(redone),
     }
 
@@ -232,11 +254,17 @@ def _moment(told: Any, earliest: str) -> str:
     return max(moment, datetime.fromisoformat(earliest)).isoformat(timespec="microseconds")
 
 
-def _not_covered(settings: Settings, erased: EraseResult, redone: Mapping[str, Any]) -> list[str]:
+def _not_covered(settings: Settings, erased: EraseResult, redone: Mapping[str, Any], residue: Residue) -> list[str]:
+    """What the certificate does not vouch for. Raw files stand under keyed names: their own may say whose they are."""
     raw = sorted({source for table in erased.tables for source in table.sources})
-    remote = [] if tracking_file(settings) else ["the database of the tracking server (its artifacts were scanned)"]
-    sources = [f"raw file, not rewritten; its rows of the subject are refused at ingest: {source}" for source in raw]
-    return [*_NOT_COVERED, *remote, *sources, *redone.get("not_covered", ())]
+    said = {
+        "the database of the tracking server (its artifacts were scanned)": tracking_file(settings) is None,
+        f"{len(raw)} raw files are not rewritten; the subject's rows in them are refused at ingest. The lake's table `sources` "
+        f"has their names, here they are keyed: {', '.join(raw)}": bool(raw),
+        f"{residue.n_names} tables and raw files have the id of a requested subject in their name, and keep it": residue.n_names
+        > 0,
+    }
+    return [*_NOT_COVERED, *(text for text, holds in said.items() if holds), *redone.get("not_covered", ())]
 
 
 def environment() -> dict[str, str]:
@@ -252,17 +280,16 @@ def _version(package: str) -> str:
         return ""
 
 
-def _last_digest(lake: Lake) -> str:
-    """The digest of the newest certificate; empty for the first one."""
+def _issued(lake: Lake) -> dict[str, bytes]:
+    """Every envelope that the lake holds, by its request, oldest first."""
     if not lake.exists(_TABLE):
-        return ""
-    table = lake.read(lake.snapshot(_TABLE))
-    newest = pc.index(table["issued"], pc.max(table["issued"])).as_py()
-    return digest_of(table["envelope"][newest].as_py().encode()) if newest >= 0 else ""
+        return {}
+    rows = lake.read(lake.snapshot(_TABLE)).sort_by("issued").to_pylist()
+    return {row["request_id"]: row["envelope"].encode() for row in rows}
 
 
-def _publish(lake: Lake, settings: Settings, envelopes: Mapping[str, bytes]) -> dict[str, Path]:
-    """Write the certificates and the public key beside the lake, and the envelopes into it."""
+def _publish(lake: Lake, settings: Settings, envelopes: Mapping[str, bytes], *, new: Mapping[str, bytes]) -> dict[str, Path]:
+    """Write the certificates and the public key beside the lake, and the new envelopes into it: once, however often it is run."""
     folder = settings.home / "certificates"
     _write(settings.private_dir / "public_key.pem", public_pem(lake.keys))
     for request_id, envelope in envelopes.items():
@@ -270,11 +297,12 @@ def _publish(lake: Lake, settings: Settings, envelopes: Mapping[str, bytes]) -> 
     start = datetime.now(UTC)
     rows = [
         {"request_id": request_id, "issued": start + timedelta(microseconds=i), "envelope": envelope.decode("ascii")}
-        for i, (request_id, envelope) in enumerate(envelopes.items())
+        for i, (request_id, envelope) in enumerate(new.items())
     ]
     if rows:
         file = write_part(lake.folder(_TABLE), pa.Table.from_pylist(rows, schema=CERTIFICATES).to_batches(), CERTIFICATES)
-        lake.commit(_TABLE, CERTIFICATES, [file], lineage=Lineage("certify", key_of("certify", file.digest), ""))
+        lineage = Lineage("certify", key_of("certify", file.digest), "")
+        lake.commit(_TABLE, CERTIFICATES, [file], lineage=lineage, app_id=key_of("certify", sorted(new)))
     return {request_id: folder / f"{request_id}.json" for request_id in envelopes}
 
 

@@ -14,15 +14,16 @@ from typing import Any
 import pyarrow as pa
 
 from infra.contracts import QUARANTINE, DataFile, LetheError
-from infra.files import Folder, Part, filesystem, read_part, write_part
+from infra.files import Folder, Part, filesystem, quarantine_source, read_part, write_part
 from infra.ids import Keys
 from infra.settings import SubjectSettings
 from tasks.ingest import readers_csv, readers_jsonl, readers_parquet, rows
 from tasks.ingest.blocks import INVALID_UTF8, Block, Reject, quarantine_batches
+from tasks.ingest.columns import ColumnError, refuse_nested
 from tasks.ingest.convert import as_type, from_text
 from tasks.ingest.fields import Fields
 from tasks.ingest.formats import KNOWN, Format, format_of
-from tasks.ingest.infer import Shape, Shapes, columns_of, join_all, schema_of
+from tasks.ingest.infer import Shape, Shapes, as_subject, columns_of, join_all, schema_of
 from tasks.ingest.sources import RawFile
 from tasks.ingest.streams import HashingReader, Unreadable, byte_blocks, utf8_blocks
 
@@ -79,6 +80,7 @@ class Written:
 class _Reader:
     shapes: Callable[[Any], Shapes]
     typed: Callable[[Any, pa.Schema, dict[str, Shape]], tuple[pa.RecordBatch, list[Reject]]]
+    is_text: bool = True
 
 
 _CSV = _Reader(readers_csv.shapes, readers_csv.typed)
@@ -86,7 +88,7 @@ _READERS = {
     "csv": _CSV,
     "tsv": _CSV,
     "jsonl": _Reader(readers_jsonl.shapes, readers_jsonl.typed),
-    "parquet": _Reader(lambda _rows: {}, readers_parquet.typed),
+    "parquet": _Reader(lambda _rows: {}, readers_parquet.typed, is_text=False),
 }
 
 
@@ -108,23 +110,26 @@ def _is_local(fs: Any) -> bool:
     return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
 
 
-def _blocks(raw: RawFile, reader: HashingReader, encoding: str) -> Iterator[Block]:
-    """The file's rows; what cannot be read is one reject at the end (line 0)."""
+def _blocks(job: Job, reader: HashingReader, encoding: str) -> Iterator[Block]:
+    """The file's rows; what cannot be read is one reject at the end (line 0). Raises `ColumnError` where a subject is nested."""
     try:
-        yield from _unguarded(raw, format_of(raw.uri), reader, encoding)
+        yield from _unguarded(job, format_of(job.raw.uri), reader, encoding)
+    except ColumnError as error:
+        raise ColumnError(f"table {job.raw.table}, {job.raw.uri}, {error}") from None
     except Unreadable as failure:
         yield Block(None, 0, (Reject(0, str(failure), ""),))
 
 
-def _unguarded(raw: RawFile, kind: Format, reader: HashingReader, encoding: str) -> Iterator[Block]:
+def _unguarded(job: Job, kind: Format, reader: HashingReader, encoding: str) -> Iterator[Block]:
     if kind.name == "parquet" and kind.compression is None:
-        with _parquet(raw) as parquet:
+        with _parquet(job.raw) as parquet:
             yield from readers_parquet.read(parquet)
     elif kind.name in ("csv", "tsv"):
         text = utf8_blocks(byte_blocks(reader, kind.compression), encoding)
         yield from readers_csv.read(text, delimiter="\t" if kind.name == "tsv" else None)
     elif kind.name == "jsonl":
-        yield from readers_jsonl.read(utf8_blocks(byte_blocks(reader, kind.compression), encoding))
+        text = utf8_blocks(byte_blocks(reader, kind.compression), encoding)
+        yield from readers_jsonl.read(text, job.subject and job.subject.column)
     else:
         raise Unreadable(f"not a format that is read here: {KNOWN}; Parquet only as it is")
 
@@ -161,6 +166,8 @@ class _Pass:
         """Take a block's shapes in."""
         if self._reader is not None and block.rows is not None:
             seen = self._reader.shapes(block.rows)
+            if self._job.subject is not None:
+                seen = as_subject(seen, self._job.subject.column)
             self.shapes = join_all([self.shapes, seen]) if self.shapes else seen
         self._n_invalid += sum(reject.reason == INVALID_UTF8 for reject in block.rejects)
         self._is_wide = self._is_wide or block.is_wide
@@ -181,6 +188,8 @@ class _Pass:
             return
         batch, rejects = self._reader.typed(block.rows, schema, known)
         self.sink.add(rejects)
+        if self._reader.is_text:
+            batch = rows.trimmed(batch, self._job.subject)
         batch, n = rows.suppress(batch, self._job.subject, self._site.keys, self._site.suppressed)
         self.n_suppressed += n
         yield rows.with_row_ids(batch, self._job.raw.table, self._site.keys, self.tally)
@@ -204,7 +213,7 @@ def _read(job: Job, site: Site) -> Written:
     try:
         return _optimistic(job, site)
     except _Mistyped:
-        seen = _survey(job.raw, site)
+        seen = _survey(job, site)
         columns = columns_of([seen.shapes])
         return _streamed(job, seen, schema_of(columns), {name.lower(): shape for name, shape in columns}, site)
 
@@ -213,7 +222,7 @@ def _optimistic(job: Job, site: Site) -> Written:
     """Take the types from the first 32 MiB and hold the rest to them: most files, and all small ones, are read once."""
     state = _Pass(job, site)
     with _opened(job.raw) as reader:
-        blocks = _blocks(job.raw, reader, "utf-8")
+        blocks = _blocks(job, reader, "utf-8")
         held = list[Block]()
         n_bytes = 0
         for block in blocks:
@@ -270,15 +279,15 @@ def _footer(raw: RawFile) -> Shapes:
         return {}
 
 
-def _survey(raw: RawFile, site: Site) -> Survey:
+def _survey(job: Job, site: Site) -> Survey:
     """The columns of a whole file, in UTF-8 or, if it is not, in Windows-1252."""
     for encoding in ("utf-8", "cp1252"):
-        state = _Pass(Job(raw, site.quarantine), site)
-        with _opened(raw) as reader:
-            for block in _blocks(raw, reader, encoding):
+        state = _Pass(job, site)
+        with _opened(job.raw) as reader:
+            for block in _blocks(job, reader, encoding):
                 state.look(block)
             if encoding == "cp1252" or not state.is_other:
-                return Survey(raw, state.shapes, encoding, reader.digest())
+                return Survey(job.raw, state.shapes, encoding, reader.digest())
     raise AssertionError("unreachable")
 
 
@@ -296,7 +305,7 @@ def write(found: tuple[Job, Survey], schemas: dict[str, pa.Schema], shapes: dict
 def _streamed(job: Job, seen: Survey, schema: pa.Schema, known: dict[str, Shape], site: Site) -> Written:
     state = _Pass(job, site)
     with _opened(job.raw) as reader:
-        blocks = _blocks(job.raw, reader, seen.encoding)
+        blocks = _blocks(job, reader, seen.encoding)
         try:
             batches = chain.from_iterable(state.rows(block, schema, known) for block in blocks)
             file = _data_file(job, schema, batches, site.keys, state.tally)
@@ -327,7 +336,9 @@ def discard(folder: Folder, files: Sequence[DataFile]) -> None:
 
 
 def _data_file(job: Job, schema: pa.Schema, batches: Iterator[pa.RecordBatch], keys: Keys, tally: rows.Tally) -> DataFile | None:
-    """Write the batches, whose rows `tally` holds when they are through; None, and no file, if there is no row."""
+    """Write the batches, whose rows `tally` holds when they are through; None, and no file, if there is no row. Raises
+    `ColumnError` where the subject's column is nested."""
+    refuse_nested(job.raw.table, job.subject, schema)
     filled = (batch for batch in rows.by_subject(batches, job.subject, keys) if batch.num_rows)
     first = next(filled, None)
     if first is None:
@@ -367,11 +378,6 @@ class _Sink:
     def close(self) -> tuple[DataFile, ...]:
         self._flush()
         return tuple(self._files)
-
-
-def quarantine_source(table: str, uri: str) -> str:
-    """The source under which a file's rejects lie in quarantine: one raw file may feed several tables."""
-    return f"{table} {uri}"
 
 
 # --- files that are gone ----------------------------------------------------------------------------------------------------

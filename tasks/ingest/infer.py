@@ -20,6 +20,7 @@ from tasks.ingest import scan
 
 _KINDS = scan.BOOL | scan.INT | scan.BIG | scan.HUGE | scan.DOUBLE | scan.INF | scan.DATE | scan.STAMP | scan.INSTANT
 _NESTED = scan.LIST | scan.STRUCT
+_SPELLED = (_KINDS | _NESTED | scan.OTHER) & ~(scan.INT | scan.BIG)
 _MAX_DEPTH = 8
 _UTC = pa.timestamp("us", tz="UTC")
 
@@ -60,6 +61,16 @@ def join_all(all_shapes: Iterable[Mapping[str, Shape]]) -> Shapes:
 def text_shape(mask: int) -> Shape:
     """The shape of a column read from text or JSON: any type that holds its values will do."""
     return TEXT if mask & scan.TEXT else Shape(mask | scan.FREE if mask & (_KINDS | _NESTED | scan.OTHER) else mask)
+
+
+def as_subject(shapes: Shapes, column: str) -> Shapes:
+    """The shapes of one file, with its subject's column (whatever its case) as text unless all its ids are whole numbers that
+    print as they are written: an id is found by how it is spelled. Columns that have a type of their own (Parquet) keep it."""
+
+    def held(shape: Shape) -> Shape:
+        return TEXT if shape.mask & scan.FREE and shape.mask & _SPELLED else shape
+
+    return {name: held(shape) if name.lower() == column.lower() else shape for name, shape in shapes.items()}
 
 
 def type_of(shape: Shape, depth: int = 0) -> pa.DataType | None:

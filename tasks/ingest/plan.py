@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from tasks.ingest.frames import Job, Survey
-from tasks.ingest.infer import Shape, columns_of, from_json, schema_of
+from tasks.ingest.infer import Shape, Shapes, as_subject, columns_of, from_json, schema_of
 from tasks.ingest.ledger import Entry, Ledger
 from tasks.ingest.sources import RawFile
 
@@ -85,14 +85,22 @@ def fits(schema: pa.Schema, wanted: pa.Schema) -> bool:
     return all(types.get(field.name) == field.type for field in schema)
 
 
-def target(plan: Plan, surveys: Sequence[Survey], current: pa.Schema | None) -> Target:
+def remembered(plan: Plan) -> dict[str, Shapes]:
+    """The columns of the files that are there and that the ledger knows, by uri."""
+    return {raw.uri: from_json(plan.entries[raw.uri].columns) for raw in plan.files if raw.uri in plan.entries}
+
+
+def target(plan: Plan, surveys: Sequence[Survey], current: pa.Schema | None, subject: str | None = None) -> Target:
     """The schema that all files of a table have together: the surveyed ones, and those that the ledger remembers.
 
-    It depends on the set of files alone. `current` is the table's schema (user columns), if it exists.
+    It depends on the set of files alone. `current` is the table's schema (user columns), if it exists; `subject` the column
+    of its subjects.
     """
     surveyed = {seen.raw.uri: seen.shapes for seen in surveys}
-    remembered = {uri: from_json(entry.columns) for uri, entry in plan.entries.items() if uri not in surveyed}
-    shapes = [columns for _, columns in sorted({**surveyed, **remembered}.items())]
+    others = {uri: from_json(entry.columns) for uri, entry in plan.entries.items() if uri not in surveyed}
+    shapes = [columns for _, columns in sorted({**surveyed, **others}.items())]
+    if subject is not None:  # the ledger may be older than what lethe.toml says of this column
+        shapes = [as_subject(columns, subject) for columns in shapes]
     present = {name.lower() for columns in shapes for name in columns}
     columns = columns_of(shapes, [name for name in (current.names if current else ()) if name.lower() in present])
     schema = schema_of(columns)

@@ -7,6 +7,7 @@ case are one column; a line that holds two such keys, or one key twice, has no s
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from tasks.ingest import scan
 from tasks.ingest.blocks import INVALID_UTF8, Block, Reject, as_text, is_utf8
+from tasks.ingest.columns import ColumnError, nested
 from tasks.ingest.convert import json_text
 from tasks.ingest.infer import Shape, Shapes, join, join_all, text_shape
 from tasks.ingest.streams import Unreadable
@@ -27,8 +29,16 @@ _SCALARS = {type(None): scan.NULL, bool: scan.BOOL, float: scan.DOUBLE, str: sca
 Row = dict[str, Any]
 
 
-def read(blocks: Iterator[bytes]) -> Iterator[Block]:
-    """Objects of a JSON lines file in UTF-8, about a block at a time. Raises `Unreadable` when a line is longer than 256 MiB."""
+class _Repeated(ValueError):
+    """An object holds a key twice."""
+
+
+def read(blocks: Iterator[bytes], subject: str | None = None) -> Iterator[Block]:
+    """Objects of a JSON lines file in UTF-8, about a block at a time. Fractions in the column `subject` are text, as they are
+    spelled.
+
+    Raises `Unreadable` when a line is longer than 256 MiB, and `ColumnError` when a subject is a list or an object.
+    """
     carry, line = list[bytes](), 1
     for fresh in blocks:
         cut = fresh.rfind(b"\n") + 1
@@ -39,13 +49,13 @@ def read(blocks: Iterator[bytes]) -> Iterator[Block]:
             continue
         whole = b"".join([*carry, fresh[:cut]])
         carry = [fresh[cut:]]
-        yield _block(whole, line)
+        yield _block(whole, line, subject)
         line += whole.count(b"\n")
     if any(carry):
-        yield _block(b"".join(carry), line)
+        yield _block(b"".join(carry), line, subject)
 
 
-def _block(data: bytes, line: int) -> Block:
+def _block(data: bytes, line: int, subject: str | None) -> Block:
     rows, rejects, is_wide = list[Row](), list[Reject](), False
     for number, raw in enumerate(data.split(b"\n"), line):
         if not raw.strip():
@@ -54,7 +64,7 @@ def _block(data: bytes, line: int) -> Block:
         if isinstance(row, str):
             rejects.append(Reject(number, row, as_text(raw)))
         else:
-            rows.append(row)
+            rows.append(row if subject is None else _with_id(row, raw, subject, number))
             is_wide = is_wide or not raw.isascii()
     return Block(rows, len(rows), tuple(rejects), is_wide)
 
@@ -69,8 +79,12 @@ def _parsed(raw: bytes) -> Row | str:
             json.dumps(row, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         return "half a surrogate pair in a string"
-    except ValueError as error:
-        return error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    except _Repeated:
+        return "a key is there twice"
+    except json.JSONDecodeError as error:
+        return f"not JSON from character {error.pos + 1} on"
+    except ValueError:  # the only other one that the decoder raises
+        return f"an integer of more than {sys.get_int_max_str_digits()} digits"
     except RecursionError:
         return "nested too deeply"
     if not isinstance(row, dict):
@@ -83,8 +97,20 @@ def _parsed(raw: bytes) -> Row | str:
 def _unrepeated(pairs: list[tuple[str, Any]]) -> Row:
     row = dict(pairs)
     if len(row) != len(pairs):
-        raise ValueError("a key is there twice")
+        raise _Repeated
     return row
+
+
+def _with_id(row: Row, raw: bytes, subject: str, line: int) -> Row:
+    """The row with its subject as it is spelled, where that is a number with a fraction or an exponent."""
+    name = subject if subject in row else next((name for name in row if name.lower() == subject.lower()), subject)
+    value = row.get(name)
+    if isinstance(value, (dict, list)):
+        raise ColumnError(nested(f"line {line}", name))
+    if not isinstance(value, float):
+        return row
+    spelled = json.loads(raw.decode(), parse_float=str, parse_constant=str)
+    return {**row, name: next(value for key, value in spelled.items() if _column_name(key) == name)}
 
 
 def _columns(row: Row) -> Row | str:

@@ -20,6 +20,8 @@ _ROWS = 65_536
 _SMALL = 1 << 53
 _INT64 = 1 << 63
 _PER_MICROSECOND = 1000
+_MICROSECONDS = (-62_135_596_800_000_000, 253_402_300_799_999_999)  # the years 1 to 9999
+_DAYS = (-719_162, 2_932_896)
 
 
 def opened(file: Any) -> pq.ParquetFile:
@@ -27,7 +29,7 @@ def opened(file: Any) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowInvalid, OSError) as error:
-        raise Unreadable(f"not a Parquet file: {str(error).splitlines()[0]}") from None
+        raise Unreadable(f"not a Parquet file: {type(error).__name__}") from None
 
 
 def read(parquet: pq.ParquetFile) -> Iterator[Block]:
@@ -42,7 +44,7 @@ def read(parquet: pq.ParquetFile) -> Iterator[Block]:
         for batch in parquet.iter_batches(_ROWS, use_threads=False):
             yield Block(pa.RecordBatch.from_arrays(batch.columns, names=names), batch.num_rows)
     except (pa.ArrowInvalid, OSError) as error:
-        raise Unreadable(f"the rest of the Parquet file cannot be read: {str(error).splitlines()[0]}") from None
+        raise Unreadable(f"the rest of the Parquet file cannot be read: {type(error).__name__}") from None
 
 
 def file_shapes(parquet: pq.ParquetFile) -> Shapes:
@@ -92,28 +94,70 @@ def _whole_microseconds(parquet: pq.ParquetFile, place: int) -> bool:
 
 
 def typed(rows: pa.RecordBatch, schema: pa.Schema, known: dict[str, Shape]) -> tuple[pa.RecordBatch, list[Reject]]:
-    """The columns as the schema's types; absent ones are NULL. Rows with text that is not UTF-8 become rejects (line 0: Parquet
-    has no lines). `known` is not needed: the types were taken from the files' own."""
+    """The columns as the schema's types; absent ones are NULL. Rows with text that is not UTF-8, or with a value that its
+    column's type does not hold, become rejects (line 0: Parquet has no lines). `known` is not needed: the types were taken from
+    the files' own."""
     del known
     places = {name.lower(): place for place, name in enumerate(rows.schema.names)}
-    arrays = list[pa.Array]()
-    bad = set[int]()
+    arrays, unfit, reasons = list[pa.Array](), dict[str, pa.Array](), dict[int, str]()
     for field in schema:
         place = places.get(field.name.lower())
-        array = pa.nulls(rows.num_rows, field.type) if place is None else as_type(rows.column(place), field.type)
-        bad.update(bad_text(array))
+        column = pa.nulls(rows.num_rows, field.type) if place is None else rows.column(place)
+        array, bad = _fitted(column, field.type)
+        if bad:
+            unfit[field.name] = column
+        reasons |= dict.fromkeys(bad, f"a value of column {field.name!r} is no {field.type}")
+        reasons |= dict.fromkeys(_out_of_years(array), f"a time in column {field.name!r} is not in the years 1 to 9999")
+        reasons |= dict.fromkeys(bad_text(array), INVALID_UTF8)
         arrays.append(array)
     batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
-    if not bad:
+    if not reasons:
         return batch, []
     keep = np.ones(rows.num_rows, np.bool_)
-    keep[list(bad)] = False
-    return batch.filter(pa.array(keep)), [_reject(batch, place) for place in sorted(bad)]
+    keep[list(reasons)] = False
+    rejects = [Reject(0, reason, _raw(batch, unfit, place)) for place, reason in sorted(reasons.items())]
+    return batch.filter(pa.array(keep)), rejects
 
 
-def _reject(batch: pa.RecordBatch, place: int) -> Reject:
-    values = {name: _readable(batch.column(name).slice(place, 1)) for name in batch.schema.names}
-    return Reject(0, INVALID_UTF8, json_text(values))
+def _fitted(column: pa.Array, kind: pa.DataType) -> tuple[pa.Array, list[int]]:
+    """The column as `kind`, and the places of values that are lost in it and NULL now."""
+    try:
+        return as_type(column, kind), []
+    except (ValueError, OverflowError):
+        bad = _unfit(column, kind)
+    gone = np.zeros(len(column), np.bool_)
+    gone[bad] = True
+    return as_type(column.take(pa.array(np.arange(len(column)), mask=gone)), kind), bad
+
+
+def _unfit(column: pa.Array, kind: pa.DataType) -> list[int]:
+    """The places of the values that cannot be made `kind`, by halving."""
+    try:
+        as_type(column, kind)
+    except (ValueError, OverflowError):
+        if len(column) == 1:
+            return [0]
+        half = len(column) // 2
+        return _unfit(column.slice(0, half), kind) + [half + place for place in _unfit(column.slice(half), kind)]
+    return []
+
+
+def _out_of_years(array: pa.Array) -> list[int]:
+    """The places of days and times that no calendar of Python's has: whoever reads them later would stop."""
+    if pa.types.is_timestamp(array.type):
+        first, last, counts = *_MICROSECONDS, array.cast(pa.int64())
+    elif pa.types.is_date32(array.type):
+        first, last, counts = *_DAYS, array.cast(pa.int32())
+    else:
+        return []
+    out = pc.or_(pc.less(counts, first), pc.greater(counts, last))
+    return np.flatnonzero(np.asarray(out.fill_null(False))).tolist()
+
+
+def _raw(batch: pa.RecordBatch, unfit: dict[str, pa.Array], place: int) -> str:
+    """A row as JSON text, from the file's own columns where their values did not fit."""
+    columns = {name: unfit.get(name, batch.column(name)) for name in batch.schema.names}
+    return json_text({name: _readable(column.slice(place, 1)) for name, column in columns.items()})
 
 
 def _readable(one: pa.Array) -> Any:
@@ -122,7 +166,10 @@ def _readable(one: pa.Array) -> Any:
         return _bytes_of(one).decode("utf-8", "backslashreplace")
     if bad_text(one):
         return [_bytes_of(part).decode("utf-8", "backslashreplace") for part in _strings(one)]
-    value: Any = one.to_pylist()[0]
+    try:
+        value: Any = one.to_pylist()[0]
+    except (ValueError, OverflowError):  # Python has no such time; Arrow says at least its number
+        return " ".join(one.to_string().split())
     return value
 
 

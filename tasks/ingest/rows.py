@@ -19,21 +19,28 @@ SORT_BYTES = 256 << 20
 _ROW_ID = pa.field("row_id", pa.int64())
 
 
-def subject_place(schema: pa.Schema, subject: SubjectSettings | None) -> int | None:
-    """Which column holds the subject; None where the table has none. Names match whatever their case."""
-    if subject is None:
-        return None
-    return next((i for i, name in enumerate(schema.names) if name.lower() == subject.column.lower()), None)
+def subject_index(schema: pa.Schema, subject: SubjectSettings | None) -> int | None:
+    """Which column holds the subject, by its exact name; None where the table has none."""
+    return schema.names.index(subject.column) if subject is not None and subject.column in schema.names else None
+
+
+def trimmed(batch: pa.RecordBatch, subject: SubjectSettings | None) -> pa.RecordBatch:
+    """The batch with no blanks around the subjects' ids, where they are text: a column of numbers has none either, and an id must
+    not change when its column becomes text."""
+    index = subject_index(batch.schema, subject)
+    if index is None or not pa.types.is_string(batch.schema.field(index).type):
+        return batch
+    return batch.set_column(index, batch.schema.field(index), pc.utf8_trim(batch.column(index), " \t"))
 
 
 def suppress(
     batch: pa.RecordBatch, subject: SubjectSettings | None, keys: Keys, suppressed: frozenset[str]
 ) -> tuple[pa.RecordBatch, int]:
     """The batch without the rows of suppressed subjects (tokens), and how many those were."""
-    place = subject_place(batch.schema, subject)
-    if subject is None or place is None or not suppressed or batch.num_rows == 0:
+    index = subject_index(batch.schema, subject)
+    if subject is None or index is None or not suppressed or batch.num_rows == 0:
         return batch, 0
-    tokens = subject_tokens(batch.column(place), subject.kind, keys)
+    tokens = subject_tokens(batch.column(index), subject.kind, keys)
     kept = batch.filter(pc.invert(pc.is_in(tokens, value_set=pa.array(sorted(suppressed)))))
     return kept, batch.num_rows - kept.num_rows
 
@@ -77,10 +84,10 @@ def by_subject(batches: Iterable[pa.RecordBatch], subject: SubjectSettings | Non
 
 
 def _sorted(batch: pa.RecordBatch, subject: SubjectSettings, keys: Keys) -> pa.RecordBatch:
-    place = subject_place(batch.schema, subject)
-    if place is None:
+    index = subject_index(batch.schema, subject)
+    if index is None:
         return batch
-    encoded = batch.column(place).dictionary_encode()
+    encoded = batch.column(index).dictionary_encode()
     tokens = subject_tokens(encoded, subject.kind, keys)
     ranks = pc.rank(tokens, sort_keys="ascending", tiebreaker="dense")
     return batch.take(pa.array(np.argsort(np.asarray(ranks), kind="stable")))
@@ -88,8 +95,8 @@ def _sorted(batch: pa.RecordBatch, subject: SubjectSettings, keys: Keys) -> pa.R
 
 def stats_columns(user: pa.Schema, *, private: Iterable[str]) -> list[str]:
     """The columns whose bounds may go to the table's log: numbers and times that are not `private`."""
-    hidden = {name.lower() for name in private}
-    return [f.name for f in user if f.name.lower() not in hidden and _has_bounds(f.type)]
+    hidden = set(private)
+    return [f.name for f in user if f.name not in hidden and _has_bounds(f.type)]
 
 
 def _has_bounds(kind: pa.DataType) -> bool:

@@ -109,5 +109,21 @@ def _listed(pattern: str) -> list[tuple[str, int, str]]:
     return listed
 
 
+def why_empty(home: Path, source: str) -> str:
+    """What a source without files is, for the reader of an error: a link that leads nowhere, a folder, or nothing."""
+    fs, path = filesystem(resolve(home, source))
+    if _MAGIC.search(path):
+        found = sorted({_what(fs, place) for place in fs.glob(path)})
+        return f"{source} matches only: {', '.join(found)}" if found else f"no file matches {source}"
+    is_there = fs.lexists(path) if hasattr(fs, "lexists") else fs.exists(path)
+    return f"{source} is {_what(fs, path)}" if is_there else f"{source} does not exist"
+
+
+def _what(fs: Any, path: str) -> str:
+    if fs.isdir(path):
+        return "a folder without data files in it, or to be given as folder/*"
+    return "a marker (its name starts with '.' or '_')" if fs.exists(path) else "a link that leads nowhere"
+
+
 def _age(info: Mapping[str, Any]) -> str:
     return next((str(info[key]) for key in _MODIFIED if info.get(key) is not None), "")

@@ -59,7 +59,7 @@ def byte_blocks(reader: HashingReader, compression: str | None) -> Iterator[byte
         try:
             sip = stream.read(_SIP)
         except OSError as error:
-            failure = str(error).splitlines()[0]
+            failure = type(error).__name__
             break
         if not sip:
             break

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,18 +18,20 @@ import pyarrow as pa
 from prefect import task
 
 from infra.cluster import Scheduler, Workers, connect
-from infra.contracts import QUARANTINE, DataFile, LetheError, Lineage, Snapshot
-from infra.files import source_key
+from infra.contracts import QUARANTINE, DataFile, Lineage, Snapshot
+from infra.discretion import discreet
+from infra.files import quarantine_source, source_key
 from infra.ids import key_of
 from infra.lake import Lake, code_digest, stage_key
 from infra.settings import Settings
 from tasks.ingest import frames, ledger
-from tasks.ingest.frames import Job, Site, Survey, Written, quarantine_source
-from tasks.ingest.infer import to_json
+from tasks.ingest.columns import is_unsettled, refuse_missing, refuse_nested
+from tasks.ingest.frames import Job, Site, Survey, Written
+from tasks.ingest.infer import Shapes, to_json
 from tasks.ingest.ledger import Entry, Ledger
-from tasks.ingest.plan import Plan, Target, batches, entry_of, fits, groups, plans, target
-from tasks.ingest.rows import subject_place, table_schema
-from tasks.ingest.sources import RawFile, SourceError, raw_files
+from tasks.ingest.plan import Plan, Target, batches, entry_of, fits, groups, plans, remembered, target
+from tasks.ingest.rows import subject_index, table_schema
+from tasks.ingest.sources import RawFile, SourceError, raw_files, why_empty
 
 _LOG = logging.getLogger("lethe.ingest")
 _STAGE = "ingest"
@@ -64,21 +66,23 @@ class _Run:
 
 
 @task(name="ingest", persist_result=False)
+@discreet
 def ingest(
     settings: Settings, tables: tuple[str, ...] | None = None, *, scheduler: Scheduler = None, progress: Progress | None = None
 ) -> list[IngestedTable]:
     """Bring `records/<table>` up to date with the raw files of all tables and collections, or of those named.
 
-    `progress(table, n_done, n)` is called after each table. Raises `SourceError` where a table has no file and never had one.
+    `progress(table, n_done, n)` is called after each table. Raises `SourceError` where a table has no file and never had one,
+    `ColumnError` where a column that lethe.toml names is not there, or a subject's column is nested.
     """
     lake = Lake.open(settings)
     known = ledger.read(lake)
     planned = plans(raw_files(settings, tables), known)
-    _refuse_missing(planned)
+    _refuse_empty(settings, planned)
     report = _Report(progress, len(planned))
     with connect(scheduler) as workers:
         run = _Run(lake, settings, workers, _site(lake), code_digest("tasks.ingest"))
-        work = [plan for plan in planned if plan.todo or not (plan.entries and lake.exists(_records(plan.table)))]
+        work = [plan for plan in planned if not _is_settled(run, plan)]
         for group in groups(work):
             started = time.monotonic()
             known = ledger.updated(known, _group(run, group, report))
@@ -119,10 +123,32 @@ def _site(lake: Lake) -> Site:
     return Site(lake.folder("quarantine"), lake.keys, tokens)
 
 
-def _refuse_missing(planned: Iterable[Plan]) -> None:
+def _refuse_empty(settings: Settings, planned: Iterable[Plan]) -> None:
     for plan in planned:
         if not plan.files and not plan.entries:
-            raise SourceError(f"tables.{plan.table}: no file matches its source. Correct the pattern in lethe.toml")
+            reasons = "; ".join(why_empty(settings.home, source) for source in settings.table(plan.table).source)
+            raise SourceError(f"tables.{plan.table}: no file: {reasons}. Correct its source in lethe.toml")
+
+
+def _is_settled(run: _Run, plan: Plan) -> bool:
+    """Whether nothing has to be read for a table. What lethe.toml says of its columns may be news to it, though."""
+    if plan.todo or not (plan.entries and run.lake.exists(_records(plan.table))):
+        return False
+    section = run.settings.table(plan.table)
+    if section.subject is None and section.text is None:
+        return True
+    shapes = remembered(plan)
+    if sum(entry.n_rows for entry in plan.entries.values()):
+        refuse_missing(run.settings, plan.table, _names(run, plan.table, shapes))
+    return not is_unsettled(run.settings, plan.table, shapes)
+
+
+def _names(run: _Run, table: str, shapes: Mapping[str, Shapes]) -> list[str]:
+    """A table's columns as its files name them; where those disagree on the case, as the table itself does."""
+    names = list(dict.fromkeys(name for columns in shapes.values() for name in columns))
+    if len({name.lower() for name in names}) == len(names):
+        return names
+    return [name for name in run.lake.schema(run.lake.snapshot(_records(table))).names if name != "row_id"]
 
 
 def _job(run: _Run, raw: RawFile, known_digest: str | None = None) -> Job:
@@ -139,7 +165,7 @@ def _group(run: _Run, group: Sequence[Plan], report: _Report) -> list[Entry]:
     targets = {plan.table: _target(run, plan, written[plan.table]) for plan in group}
     _read_the_others(run, group, targets, written)
     for plan in group:
-        _refuse_no_subject(run, plan.table, targets[plan.table].schema)
+        _refuse_columns(run, plan, targets[plan.table].schema, written[plan.table])
     _second_reading(run, targets, written)
     kept = _recast(run, [plan for plan in group if targets[plan.table].rewrite], targets)
     _commit_quarantine(run, [one for ones in written.values() for one in ones])
@@ -170,12 +196,14 @@ def _read(run: _Run, jobs: Sequence[Job]) -> list[Written | Survey]:
 def _target(run: _Run, plan: Plan, written: Sequence[Written]) -> Target:
     surveys = [one.survey for one in written]
     table = _records(plan.table)
+    subject = run.settings.table(plan.table).subject
+    column = subject.column if subject is not None else None
     if not plan.entries:
-        return target(plan, surveys, None)
+        return target(plan, surveys, None, column)
     if not run.lake.exists(table):
-        return replace(target(plan, surveys, None), rewrite=True)
+        return replace(target(plan, surveys, None, column), rewrite=True)
     schema = run.lake.schema(run.lake.snapshot(table))
-    return target(plan, surveys, pa.schema([field for field in schema if field.name != "row_id"]))
+    return target(plan, surveys, pa.schema([field for field in schema if field.name != "row_id"]), column)
 
 
 def _read_the_others(run: _Run, group: Sequence[Plan], targets: dict[str, Target], written: dict[str, list[Written]]) -> None:
@@ -228,12 +256,13 @@ def _recast(run: _Run, rewritten: Sequence[Plan], targets: dict[str, Target]) ->
     return kept
 
 
-def _refuse_no_subject(run: _Run, table: str, schema: pa.Schema) -> None:
-    """A named table must have its subject's column; in a collection some tables have none."""
-    subject = run.settings.table(table).subject if table in run.settings.tables else None
-    if subject is not None and len(schema) and subject_place(schema, subject) is None:
-        names = ", ".join(schema.names)
-        raise LetheError(f"tables.{table}.subject: no column {subject.column!r} in its files; they have: {names}")
+def _refuse_columns(run: _Run, plan: Plan, schema: pa.Schema, written: Sequence[Written]) -> None:
+    """Hold a table to the columns that lethe.toml names, once it has a row."""
+    read = {one.survey.raw.uri for one in written}
+    n_rows = sum(one.n_rows for one in written) + sum(e.n_rows for uri, e in plan.entries.items() if uri not in read)
+    if n_rows:
+        refuse_missing(run.settings, plan.table, schema.names)
+        refuse_nested(plan.table, run.settings.table(plan.table).subject, schema)
 
 
 def _entry(one: Written) -> Entry:
@@ -277,7 +306,7 @@ def _commit(run: _Run, plan: Plan, wanted: Target, written: Sequence[Written], k
     table = _records(plan.table)
     contents = {one.survey.raw.uri: one.survey.content_digest for one in written}
     base = run.lake.snapshot(table) if run.lake.exists(table) else None
-    if base is not None and (not contents or run.lake.lineage(base).summary.get("contents") == contents):
+    if base is not None and not wanted.rewrite and (not contents or run.lake.lineage(base).summary.get("contents") == contents):
         return base
     overwrite = wanted.rewrite or not plan.entries
     add = [*(one.file for one in written if one.file is not None), *kept]
@@ -285,12 +314,20 @@ def _commit(run: _Run, plan: Plan, wanted: Target, written: Sequence[Written], k
     parts = run.lake.parts(base) if base is not None and not overwrite else []
     remove = [part.file for part in parts if part.file.source in sources]
     params = {"table": plan.table, "contents": contents, "base": base.digest if base else ""}
-    lineage = Lineage(_STAGE, stage_key(_STAGE, run.code, (), params), run.code, params={}, summary=_summary(contents, written))
+    key = stage_key(_STAGE, run.code, (), params)
+    said = {"subject": _declared(run, plan.table, wanted.schema)}
+    lineage = Lineage(_STAGE, key, run.code, params=said, summary=_summary(contents, written))
     version = -1 if base is None else base.version
     app_id = key_of(plan.table, version, sorted(contents.items()))
     schema = table_schema(wanted.schema)
     _LOG.info("%s: %d rows from %d files", plan.table, sum(one.n_rows for one in written), len(written))
     return run.lake.commit(table, schema, add, lineage=lineage, remove=remove, overwrite=overwrite, app_id=app_id)
+
+
+def _declared(run: _Run, table: str, schema: pa.Schema) -> list[str] | None:
+    """[kind, column] of a table's subjects, None where it has none: the log still tells when lethe.toml has the table no more."""
+    subject = run.settings.table(table).subject
+    return [subject.kind, subject.column] if subject is not None and subject_index(schema, subject) is not None else None
 
 
 def _summary(contents: dict[str, str], written: Sequence[Written]) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tasks.train.frames import CONTROL, MAIN
 
 MANIFEST = "manifest.json"
 KEY, DIGEST, CHECKPOINTS = "lethe.key", "lethe.digest", "lethe.checkpoints"
+LAKE = "lethe.lake"  # whose model it is: lakes may share a registry
 SUPERSEDED = "superseded: trained on rows that were erased since"
 # What has to travel with a model for it to be loaded where Lethe is not installed.
 _SERVING = (
@@ -149,13 +150,22 @@ def checkpoints_of(tracking: Tracking, record: ModelRecord) -> set[str]:
     return {name for role in (MAIN, CONTROL) for result in results_of(manifest, role) for name in result.checkpoints}
 
 
-def retire(tracking: Tracking, model: str, alias: str) -> list[dict[str, Any]]:
-    """Revoke and purge every version but the alias's, and every run of the model that came to nothing; one dict a version."""
-    current = store_of_runs.find_version(tracking, model, alias)
-    kept = current.run_id if current is not None else ""
-    old = [r for r in store_of_runs.versions(tracking, model) if current is None or r.version != current.version]
+def named_models(tracking: Tracking, lake: str) -> set[str]:
+    """The models of a lake (its tag, see `LAKE`) that have a version."""
+    found, token = set[str](), None
+    while token != "":
+        page = tracking.client.search_model_versions(f"tags.`{LAKE}` = '{lake}'", page_token=token)
+        found |= {str(version.tags[store_of_runs.MODEL]) for version in page}
+        token = page.token or ""
+    return found
+
+
+def retire(tracking: Tracking, model: str, keep: ModelRecord | None, reason: str = SUPERSEDED) -> list[dict[str, Any]]:
+    """Revoke and purge every version but `keep`, and every run of the model that came to nothing; one dict a version."""
+    kept = keep.run_id if keep is not None else ""
+    old = [r for r in store_of_runs.versions(tracking, model) if keep is None or r.version != keep.version]
     for record in old:
-        store_of_runs.revoke(tracking, model, record.version, SUPERSEDED)
+        store_of_runs.revoke(tracking, model, record.version, reason)
     stray = [run_id for run_id in store_of_runs.runs(tracking, model) if run_id != kept]
     purged = store_of_runs.purge(tracking, model, [r.version for r in old], run_ids=stray)
     return [
@@ -164,6 +174,7 @@ def retire(tracking: Tracking, model: str, alias: str) -> list[dict[str, Any]]:
             "version": str(r.version),
             "run_id": r.run_id,
             "digest": r.tags.get(DIGEST, ""),
+            "reason": reason,
             "left": list(purged.left),
         }
         for r in old

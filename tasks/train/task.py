@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,7 +16,7 @@ from infra import tracking as store_of_runs
 from infra.cluster import Scheduler, Workers, connect
 from infra.contracts import LetheError, Snapshot
 from infra.discretion import discreet
-from infra.files import Part, read_part
+from infra.files import Part, filesystem, read_part
 from infra.ids import Keys, key_of
 from infra.lake import Lake, code_digest
 from infra.settings import ModelSettings, Settings
@@ -27,7 +28,19 @@ from tasks.train.features import Spec, infer_spec, pixel_column
 from tasks.train.fit import Recipe, ShardResult
 from tasks.train.frames import CONTROL, HELD_OUT, MAIN, Extract, Members, PoolPart, ShardTask, group_name
 from tasks.train.plan import Plan
-from tasks.train.publish import DIGEST, KEY, MANIFEST, Told, Trained, checkpoints_of, publish, results_of, retire
+from tasks.train.publish import (
+    DIGEST,
+    KEY,
+    LAKE,
+    MANIFEST,
+    Told,
+    Trained,
+    checkpoints_of,
+    named_models,
+    publish,
+    results_of,
+    retire,
+)
 
 _HELD_OUT_ROWS = 50_000
 # What a shard's bits depend on. A change elsewhere in the stage leaves checkpoints as good as they were.
@@ -95,6 +108,7 @@ def train(
     tags = {
         KEY: key,
         store_of_runs.MODEL: model,
+        LAKE: _lake_tag(settings),
         "lethe.training_set": f"{training_set.table}@{training_set.version}",
         "lethe.code": code,
     }
@@ -140,15 +154,71 @@ def retire_superseded(settings: Settings, model: str) -> list[dict[str, Any]]:
     server's keeper has to collect it). Runs that came to nothing go with them.
     """
     tracking = store_of_runs.open_tracking(settings)
-    gone = retire(tracking, model, settings.tracking.alias)
     current = store_of_runs.find_version(tracking, model, settings.tracking.alias)
+    gone = retire(tracking, model, current)
     delete_except(checkpoint_store(settings, model), checkpoints_of(tracking, current) if current is not None else set())
+    return gone
+
+
+def retire_model(settings: Settings, model: str, reason: str) -> list[dict[str, Any]]:
+    """Revoke and purge every version of a model, the alias's too, with all runs and checkpoints; what went, as above."""
+    gone = retire(store_of_runs.open_tracking(settings), model, None, reason)
+    fs, folder = filesystem(checkpoint_store(settings, model))
+    if fs.exists(folder):
+        fs.rm(folder, recursive=True)
     return gone
 
 
 def checkpoint_store(settings: Settings, model: str) -> str:
     """Where a model's checkpoints lie: `<lake>/checkpoints/<model>`; only those of its newest version are kept."""
-    return f"{settings.lake_uri.rstrip('/')}/checkpoints/{store_of_runs.registered_name(model)}"
+    return f"{_checkpoints(settings)}/{store_of_runs.registered_name(model)}"
+
+
+def _checkpoints(settings: Settings) -> str:
+    return f"{settings.lake_uri.rstrip('/')}/checkpoints"
+
+
+def _lake_tag(settings: Settings) -> str:
+    return key_of("lake", settings.lake_uri.rstrip("/"))[:16]
+
+
+def held_models(settings: Settings) -> list[str]:
+    """Every model of this lake that a version or a checkpoint is left of, whether lethe.toml still has it or not."""
+    tracking = store_of_runs.open_tracking(settings)
+    asked = {store_of_runs.registered_name(name): name for name in settings.models}
+    fs, folder = filesystem(_checkpoints(settings))
+    stores = [str(place).rstrip("/").rsplit("/", 1)[-1] for place in fs.ls(folder, detail=False)] if fs.exists(folder) else []
+    named = {name: asked.get(name) or _full_name(tracking, name) for name in stores}
+    return sorted({*named.values(), *named_models(tracking, _lake_tag(settings))})
+
+
+def _full_name(tracking: Tracking, registered: str) -> str:
+    """The name of a model that lethe.toml has no more, as its versions or runs tell it."""
+    told = [record.tags.get(store_of_runs.MODEL, "") for record in store_of_runs.versions(tracking, registered)]
+    slashed = registered.replace("--", "/")
+    return next((name for name in told if name), slashed if store_of_runs.runs(tracking, slashed) else registered)
+
+
+def inputs_of(settings: Settings, model: str) -> list[Snapshot] | None:
+    """The snapshots that the alias's version was trained from, the training set last; None where nothing can tell."""
+    tracking = store_of_runs.open_tracking(settings)
+    current = store_of_runs.find_version(tracking, model, settings.tracking.alias)
+    if current is None:
+        return None
+    return [Snapshot(**told) for told in store_of_runs.read_json(tracking, current.run_id, MANIFEST)["inputs"]]
+
+
+def retrained_since(settings: Settings, result: TrainResult, moment: datetime) -> TrainResult:
+    """A found version as the run made it that registered it, if that was after a moment: a killed run trained its shards."""
+    tracking = store_of_runs.open_tracking(settings)
+    name = store_of_runs.registered_name(result.model)
+    made = tracking.client.get_model_version(name, result.version).creation_timestamp
+    if not result.found or made / 1000 < moment.timestamp():
+        return result
+    told = store_of_runs.read_json(tracking, result.run_id, MANIFEST)["results"][MAIN]
+    fresh = {shard["shard"] for shard in told if not shard["found"]}
+    shards = tuple(replace(shard, found=shard.shard not in fresh) for shard in result.shards)
+    return replace(result, shards=shards)
 
 
 def _found(tracking: Tracking, current: ModelRecord, seconds: float) -> TrainResult:
@@ -196,8 +266,10 @@ def _job(lake: Lake, settings: Settings, model: str, pool: Sequence[Snapshot], t
     if not pool:
         raise NothingToTrain(f"the pool of dataset {wanted.dataset!r} is empty. Run: lethe curate")
     parts = tuple(_pool_parts(lake, settings, wanted, pool))
-    spec = _spec(lake, settings, wanted, parts, pool)
     chosen = frames.members(lake.parts(training_set))
+    if not chosen.holds(MAIN).any():
+        raise NothingToTrain(f"{training_set.table} keeps no row to train on. Look at the reasons in it")
+    spec = _spec(lake, settings, wanted, parts, pool)
     store = checkpoint_store(settings, model)
     return _Job(wanted, spec, chosen, parts, store, settings.cluster.device, lake.keys)
 

@@ -19,13 +19,13 @@ import pytest
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from infra.cluster import connect
-from infra.contracts import QUARANTINE, Snapshot
+from infra.contracts import QUARANTINE, SOURCES, Snapshot
 from infra.ids import subject_token
 from infra.rowhash import row_hashes
 from tasks.forget.parquet_bytes import NotParquetError, bounds
 from tasks.forget.scan import Residue, scan
 from tasks.forget.seal import Entry, Seal, lost_rows
-from tests.tasks.forget.conftest import OTHERS, VICTIM, House, people, records, rows_of
+from tests.tasks.forget.conftest import OTHERS, VICTIM, House, people, records, rows_of, source
 
 CUSTOMER = 987654
 ROW_ID = 0x123456789ABCDEF
@@ -265,6 +265,33 @@ def test_the_same_text_in_another_column_is_a_mention(house: House) -> None:
     found = look(house)
     assert found.hits == ()
     assert any("cells of mayor" in mention for mention in found.mentions)
+
+
+def test_names_of_tables_and_raw_files_are_mentions(house: House) -> None:
+    """A table and a raw file that are named for the subject stay, wherever logs and runs name them; a partition does not."""
+    home, table, uri = house.settings.home, f"by/{VICTIM}", f"/data/raw/by/{VICTIM}/posts.csv"
+    records(house.lake, table, [people(OTHERS)], source=uri)
+    rows_of("sources", SOURCES, [source(table, uri)], house.lake)
+    log = {"inputs": [{"table": f"records/{table}"}], "apart": {table: "empty"}, "contents": {uri: "00ff"}}
+    put(home, "lake/containment/_delta_log/0.json", actions({"commitInfo": {"lethe": json.dumps(log)}}))
+    sqlite(home, "tracking/mlflow.db", f"records/{table}")
+    found = look(house)
+    assert found.hits == ()
+    assert found.n_names == 2
+    assert {m.rpartition(" ")[2] for m in found.mentions} == {"(name)"}
+    assert VICTIM not in "".join(found.mentions)
+    put(home, f"lake/records/by~{VICTIM}/email={VICTIM}/p.txt", b"")
+    put(home, "tracking/artifacts/1/note.txt", f"records/{table} is of {VICTIM}")
+    assert len(look(house).hits) >= 2
+
+
+def test_a_table_whose_name_is_the_id_hides_nothing(house: House) -> None:
+    records(house.lake, VICTIM, [people(OTHERS)])
+    put(house.settings.home, "lake/containment/_delta_log/0.json", actions({"apart": {VICTIM: "empty"}}))
+    assert look(house).hits == ()
+    put(house.settings.home, "tracking/artifacts/1/who.json", json.dumps({"who": VICTIM}))
+    put(house.settings.home, "lake/containment/_delta_log/1.json", actions({"reason": f"erase {VICTIM}"}))
+    assert len(look(house).hits) == 2
 
 
 def test_what_no_decoder_reads_is_counted(house: House) -> None:

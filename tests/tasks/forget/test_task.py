@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import stat
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from infra.contracts import SELECTION, LetheError, Lineage, StaleSnapshot
+from infra.contracts import CONTAINMENT, SELECTION, LetheError, Lineage, StaleSnapshot
 from infra.files import write_part
 from infra.ids import Digest, subject_token
 from tasks.forget import erase as erasing
 from tasks.forget import ledger, seal
 from tasks.forget.certificate import contents, digest_of, problems_of, problems_of_files
+from tasks.forget.locate import hidden_name
 from tasks.forget.scan import ResidueError
 from tasks.forget.task import (
     EraseResult,
@@ -25,11 +27,13 @@ from tasks.forget.task import (
     register_requests,
     request_states,
 )
-from tests.tasks.forget.conftest import OTHERS, VICTIM, House, people, records, rows_of
+from tests.tasks.forget.conftest import OTHERS, VICTIM, House, edge, people, records, rows_of
 
 
 def _erase(house: House, ids: list[str]) -> EraseResult:
-    return erase.fn(house.settings, ids)
+    return erase.fn(
+        house.settings, ids, containment=house.lake.snapshot("containment") if house.lake.exists("containment") else None
+    )
 
 
 def _certify(house: House, ids: list[str], erased: EraseResult) -> list:
@@ -78,7 +82,9 @@ def test_certificate_of_a_clean_house_verifies(populated: House) -> None:
     assert VICTIM not in text
     found = contents(path.read_bytes())
     assert found["subject"] == {"kind": "user", "token": subject_token(populated.lake.keys, "user", VICTIM)}
-    assert any("raw/people.csv" in line for line in found["not_covered"])
+    assert "raw/people.csv" not in text
+    assert any(hidden_name("raw/people.csv", populated.lake.keys) in line for line in found["not_covered"])
+    assert any(line.startswith("2 raw files") for line in found["not_covered"])
     assert found["residue"]["n_cells"] > 100
     assert request_states(populated.settings)[0]["state"] == "certified"
     assert open_requests(populated.settings) == []
@@ -101,6 +107,19 @@ def test_two_subjects_in_one_batch(populated: House) -> None:
     assert [c.request_id for c in certificates] == ids
     assert _values(populated, "records/visits", "who") == [None]
     assert all(problems_of(Path(c.path)) == [] for c in certificates)
+
+
+def test_two_kinds_meet_in_one_table(house: House) -> None:
+    """`orders` has subjects of its own, and copies of another kind's rows."""
+    rows = pa.table({"email": [VICTIM, *OTHERS], "id": [1, 2, 3, 4], "x": [1.0, 2.0, 3.0, 4.0]})
+    records(house.lake, "people", [rows])
+    records(house.lake, "orders", [rows.select(["id", "x"])])
+    rows_of("containment", CONTAINMENT, [edge("orders", "people")], house.lake)
+    ids = register_requests(house.settings, [("user", VICTIM), ("customer", 2)])
+    erased = _erase(house, ids)
+    assert _values(house, "records/orders", "id") == [3, 4]
+    assert _values(house, "records/people", "id") == [3, 4]
+    assert all(problems_of(Path(c.path)) == [] for c in _certify(house, ids, erased))
 
 
 def test_a_residue_refuses_the_certificate_and_names_no_value(populated: House) -> None:
@@ -168,6 +187,65 @@ def test_a_killed_erasure_goes_on_and_tells_the_same(populated: House, monkeypat
     assert len(seal.load(populated.settings.private_dir / "requests", ids)) == 1
     [certificate] = _certify(populated, ids, result)
     assert problems_of(Path(certificate.path)) == []
+
+
+def test_what_was_committed_is_not_looked_at_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two had the same row, the copy has it five times, as a set: of those one goes, also when the run is killed after it."""
+    records(house.lake, "people", [pa.table({"email": [VICTIM, OTHERS[0]], "city": ["Rome"] * 2, "spend": [1.0] * 2})])
+    records(house.lake, "cities", [pa.table({"city": ["Rome"] * 5, "spend": [1.0] * 5})])
+    rows_of("containment", CONTAINMENT, [edge("cities", "people", multiset=False)], house.lake)
+    ids = register_requests(house.settings, [("user", VICTIM)])
+    real = erasing._commit
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(erasing, "_commit", lambda *args: real(*args) if args[1].entry.how == "copy" else _killed())
+        _erase(house, ids)
+    assert [house.lake.snapshot(f"records/{name}").n_rows for name in ("cities", "people")] == [4, 2]
+    result = _erase(house, ids)
+    assert house.lake.snapshot("records/cities").n_rows == 4
+    assert {t.table: t.n_erased for t in result.tables} == {"records/cities": 1, "records/people": 1}
+
+
+def _killed(*_args: Any, **_options: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_one_certificate_a_request_however_often_it_is_run(populated: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed when the certificates were committed and the ledger did not know of it: the next run issues the same ones."""
+    ids = register_requests(populated.settings, [("user", VICTIM), ("user", OTHERS[0])])
+    erased = _erase(populated, ids)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ledger, "advance", lambda lake, i, state, d: _killed() if state == ledger.CERTIFIED else None)
+        _certify(populated, ids, erased)
+    issued = _values(populated, "certificates", "envelope")
+    for path in (populated.settings.home / "certificates").iterdir():
+        path.unlink()
+    paths = [Path(c.path) for c in _certify(populated, ids, erased)]
+    assert _values(populated, "certificates", "envelope") == issued
+    assert sorted(path.read_text() for path in paths) == sorted(issued)
+    assert contents(paths[1].read_bytes())["previous"] == digest_of(paths[0].read_bytes())
+    assert open_requests(populated.settings) == []
+
+
+def test_copies_are_sought_along_the_scan_that_is_given(populated: House) -> None:
+    """Not along the newest one: it may be stale, or of another lake's time."""
+    rows_of("containment", CONTAINMENT, [edge("cities", "wide")], populated.lake)
+    ids = register_requests(populated.settings, [("user", VICTIM)])
+    result = erase.fn(populated.settings, ids, containment=populated.lake.snapshot("containment", 0))
+    assert {t.table for t in result.tables if t.how == "copy"} == {"records/cities", "records/wide"}
+
+
+def test_a_table_that_the_settings_have_no_more(house: House) -> None:
+    """Its log tells whose rows they are, after an erasure too."""
+    rows = people([VICTIM, *OTHERS]).add_column(0, "row_id", pa.array(range(4), pa.int64()))
+    file = write_part(house.lake.folder("records/old"), rows.to_batches(), rows.schema, digest_columns=rows.schema.names[1:])
+    said = {"subject": ["visitor", "email"]}
+    house.lake.commit("records/old", rows.schema, [file], lineage=Lineage("ingest", "k", "", params=said))
+    for value in (VICTIM, OTHERS[0]):
+        ids = register_requests(house.settings, [("visitor", value)])
+        _certify(house, ids, _erase(house, ids))
+    assert _values(house, "records/old", "email") == list(OTHERS[1:])
+    params = house.lake.lineage(house.lake.snapshot("records/old")).params
+    assert params == {**said, "requests": ids}
 
 
 def test_erase_again_tells_what_the_ledger_holds(populated: House) -> None:

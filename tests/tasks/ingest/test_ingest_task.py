@@ -6,8 +6,10 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import json
 import os
 import random
+import re
 import tarfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -22,13 +24,16 @@ from distributed import LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.contracts import REQUESTS, LetheError, Lineage
+from infra.contracts import REQUESTS, Lineage
+from infra.discretion import UnexpectedError
 from infra.files import write_part
 from infra.ids import Digest, subject_token
 from infra.lake import Lake
 from infra.rowhash import row_hashes
 from infra.settings import load_settings
+from infra.subjects import subject_tokens
 from tasks.ingest import task as door
+from tasks.ingest.columns import ColumnError
 from tasks.ingest.sources import SourceError
 from tasks.ingest.task import IngestedTable, ingest
 
@@ -248,7 +253,8 @@ def _suppress(lake: Lake, who: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["who,v\n7,1\n8,2\n7,3\n,4\n", "who,v\n7.0,1\n8.5,2\n7,3\n,4\n", "who,v\n7,1\nx,2\n7,3\n,4\n"]
+    "content",
+    ["who,v\n7,1\n8,2\n7,3\n,4\n", "who,v\n7,1\n8.5,2\n7,3\n,4\n", "who,v\n7,1\nx,2\n7,3\n,4\n", "who,v\n 7,1\nx,2\n7 ,3\n,4\n"],
 )
 def test_suppressed_subjects_do_not_come_back(project: Project, content: str) -> None:
     Project(project.home, PEOPLE).put(a__csv=content)
@@ -258,6 +264,17 @@ def test_suppressed_subjects_do_not_come_back(project: Project, content: str) ->
     assert sorted(row["v"] for row in project.rows()) == [2, 4]
 
 
+def test_suppressed_subjects_stay_away_under_any_spelling_of_the_column(project: Project) -> None:
+    """Files may write a column's name in several cases; the table has the first file's."""
+    Project(project.home, PEOPLE).put(a__csv="who,v\n7,1\n8,2\n", b__csv="WHO,v\n7,3\n9,4\n")
+    _suppress(project.lake, "7")
+    assert project.run()[0].n_suppressed == 2
+    assert project.values() == [[8, 2], [9, 4]]
+    assert project.run()[0].found
+    with pytest.raises(ColumnError, match="write 'who'"):
+        Project(project.home, PEOPLE.replace("who", "WHO")).run()
+
+
 def test_rows_lie_in_the_order_of_their_subjects(project: Project) -> None:
     lines = [f"{n % 7},{n}" for n in range(70)]
     Project(project.home, PEOPLE).put(a__csv="\n".join(["who,v", *lines])).run()
@@ -265,10 +282,118 @@ def test_rows_lie_in_the_order_of_their_subjects(project: Project) -> None:
     assert sum(a != b for a, b in pairwise(people)) == 6
 
 
+IDS = st.lists(
+    st.one_of(
+        st.integers(-(2**70), 2**70).map(str),
+        st.floats().map(repr),
+        st.dates().map(str),
+        st.sampled_from(["12e4", "True", "1.50", "7.0", "-0", "007", "+7", " 12", "x ", "2020-01-01T00:00:00Z", ".5", "1e400"]),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def _nobody(text: str) -> bool:
+    return text.strip() in ("nan", "NaN")
+
+
+@settings(max_examples=25)
+@given(IDS, IDS, st.sampled_from(["csv", "tsv", "jsonl", "json numbers"]))
+def test_every_id_is_found_as_it_is_written(
+    tmp_path_factory: pytest.TempPathFactory, one: list[str], two: list[str], kind: str
+) -> None:
+    """Blanks around an id are no part of it, as around a number; NA and NaN among whole numbers are nobody."""
+    if kind == "json numbers":
+        one, two = ([t for t in ids if _is_json_number(t)] for ids in (one, two))
+    project = Project(tmp_path_factory.mktemp("p"), PEOPLE)
+    project.put(**{f"{n}__{kind[:5]}".replace("json ", "jsonl"): _people(ids, kind) for n, ids in enumerate((one, two))}).run()
+    keys, rows = project.lake.keys, project.lake.read(project.lake.snapshot("records/t"))
+    assert rows.num_rows == len(one) + len(two)
+    if rows.num_rows:
+        assert rows.schema.field("who").type in (pa.int64(), pa.string())
+        found = set(subject_tokens(rows["who"], "person", keys).to_pylist())
+        assert {subject_token(keys, "person", t.strip()) for t in (*one, *two) if not _nobody(t)} <= found
+
+
+def _is_json_number(text: str) -> bool:
+    return re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d+)?", text) is not None and text != "-0"
+
+
+def _people(ids: list[str], kind: str) -> str:
+    if kind.startswith("json"):
+        return "".join(f'{{"v":1,"who":{t if kind == "json numbers" else json.dumps(t)}}}\n' for t in ids)
+    return "".join(
+        f"{row}\n" for row in ("who\tv" if kind == "tsv" else "who,v", *(f"{t}{chr(9) if kind == 'tsv' else ','}1" for t in ids))
+    )
+
+
+def test_ids_of_a_column_declared_later_are_read_again_as_written(project: Project) -> None:
+    project.put(a__csv="who,v\n1.50,1\n2.0,2\n").run()
+    assert project.values() == [[1.5, 1], [2.0, 2]]
+    [result] = Project(project.home, PEOPLE).run()
+    assert (project.values(), result.found) == ([["1.50", 1], ["2.0", 2]], False)
+    assert project.run()[0].found
+
+
+# --- columns that lethe.toml names -------------------------------------------------------------------------------------------
+
+
 def test_a_table_without_its_subject_is_refused(project: Project) -> None:
     Project(project.home, PEOPLE).put(a__csv=CSV)
-    with pytest.raises(LetheError, match="no column 'who'"):
+    with pytest.raises(ColumnError, match=r"table t, subject: no column 'who' in its files; they have: id, name\."):
         project.run()
+
+
+@pytest.mark.parametrize("kind", ["tables", "collections"])
+@pytest.mark.parametrize(("header", "line"), [("Who,v", 'text = "v"'), ("who,V", 'text = "v"')])
+def test_a_column_in_another_case_is_refused(project: Project, kind: str, header: str, line: str) -> None:
+    text = PEOPLE.replace("tables", kind) + line
+    Project(project.home, text).put(a__csv=f"{header}\n7,1\n")
+    with pytest.raises(ColumnError, match=r"Names match exactly: write '(Who|V)'"):
+        project.run()
+
+
+def test_a_column_named_after_the_ingest_is_refused_too(project: Project) -> None:
+    project.put(a__csv=CSV).run()
+    Project(project.home, TABLE + 'text = "note"\n')
+    with pytest.raises(ColumnError, match="no column 'note'"):
+        project.run()
+
+
+def test_a_table_of_a_collection_may_have_no_subject(project: Project) -> None:
+    Project(project.home, PEOPLE.replace("tables", "collections")).put(a__csv=CSV, b__csv="who,v\n7,1\n").run()
+    said = [project.lake.lineage(project.lake.snapshot(f"records/t/{name}")).params for name in "ab"]
+    assert said == [{"subject": None}, {"subject": ["person", "who"]}]
+
+
+@pytest.mark.parametrize("content", ["", "id,name\n"])
+def test_a_table_without_rows_needs_no_subject(project: Project, content: str) -> None:
+    assert Project(project.home, PEOPLE).put(a__csv=content).run()[0].rows == 0
+
+
+NESTED = {
+    "a__jsonl": b'{"who":"x"}\n{"who":["y","z"]}\n',
+    "b__parquet": _parquet([{"who": [7]}]),
+    "c__parquet": _parquet([{"who": {"id": 7}}]),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_a_nested_subject_is_refused(project: Project, name: str) -> None:
+    Project(project.home, PEOPLE).put(**{name: NESTED[name]}, d__csv="who\nann\n")
+    with pytest.raises(ColumnError, match="'who' holds lists or objects"):
+        project.run()
+
+
+def test_an_error_at_the_door_quotes_no_value(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_args: Any) -> None:
+        raise ValueError("Ann Smith")
+
+    monkeypatch.setattr(door.frames, "read", broken)
+    with pytest.raises(UnexpectedError) as caught:
+        project.put(a__csv=CSV).run()
+    assert "Ann" not in str(caught.value)
 
 
 def test_the_log_tells_no_bounds_of_personal_columns(project: Project) -> None:
@@ -311,8 +436,33 @@ def test_an_empty_table_has_its_schema_and_no_file(project: Project) -> None:
 
 
 def test_a_table_that_never_had_a_file_is_refused(project: Project) -> None:
-    with pytest.raises(SourceError, match=r"tables\.t: no file"):
+    with pytest.raises(SourceError, match=r"tables\.t: no file: no file matches in/\*"):
         project.run()
+
+
+def test_what_a_source_without_files_is_stands_in_the_error(project: Project) -> None:
+    folder = project.home / "in"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "gone.csv").symlink_to("nowhere.csv")
+    for source, said in {"gone.csv": "is a link that leads nowhere", "sub": "is a folder", "no.csv": "does not exist"}.items():
+        Project(project.home, TABLE.replace("*", source))
+        with pytest.raises(SourceError, match=f"in/{source} {said}"):
+            project.run()
+    Project(project.home)
+    with pytest.raises(SourceError, match=r"matches only: a folder.*, a link that leads nowhere"):
+        project.run()
+
+
+def test_a_parquet_value_that_nothing_holds_costs_its_row_alone(project: Project) -> None:
+    far = pa.array([0, 2**61, 1], pa.timestamp("ms"))
+    year = pa.array([0, 0, 400_000_000_000_000_000], pa.timestamp("us"))
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": [1, 2, 3], "far": far, "year": year}), sink)
+    [result] = project.put(a__parquet=sink.getvalue().to_pybytes(), b__csv="id\n4\n").run()
+    assert (result.rows, result.quarantined, {row["id"] for row in project.rows()}) == (2, 2, {1, 4})
+    found = {row["reason"]: row["raw"] for row in project.rows("quarantine")}
+    assert list(found) == ["a value of column 'far' is no timestamp[us]", "a time in column 'year' is not in the years 1 to 9999"]
+    assert str(2**61) in found["a value of column 'far' is no timestamp[us]"]
 
 
 def test_mixed_formats_and_nested_values_share_one_table(project: Project) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -190,6 +191,24 @@ def test_nested_values_by_eye() -> None:
     assert [(r.line, r.raw) for block in blocks for r in block.rejects] == [(3, "oops")]
 
 
+def test_reasons_quote_no_data() -> None:
+    lines = [b'{"a":Ann}', b'{"a":' + b"7" * 5000 + b"}", b'{"Ann":1,"Ann":2}', b'["Ann"]', b'{"a":"\\uZnn"}', b'{"a":"\x01"}']
+    [block] = readers_jsonl.read(iter([b"\n".join([*lines, b""])]))
+    assert [reject.reason for reject in block.rejects] == [
+        "not JSON from character 6 on",
+        f"an integer of more than {sys.get_int_max_str_digits()} digits",
+        "a key is there twice",
+        "a JSON list, not an object",
+        "not JSON from character 8 on",
+        "not JSON from character 7 on",
+    ]
+
+
+def test_fractions_of_the_subject_alone_stay_as_they_are_spelled() -> None:
+    [block] = readers_jsonl.read(iter([b'{"Who":7.0,"v":7.0}\n{"who":1E2}\n{"who":NaN}\n{"who":7}\n']), "who")
+    assert block.rows == [{"Who": "7.0", "v": 7.0}, {"who": "1E2"}, {"who": "NaN"}, {"who": 7}]
+
+
 # --- Parquet ----------------------------------------------------------------------------------------------------------------
 
 
@@ -227,6 +246,19 @@ def test_parquet_types_become_those_that_delta_holds(column: pa.Array, kind: pa.
         assert [v if v is None else str(v) for v in table["x"].to_pylist()] == [
             v if v is None else str(v) for v in column.cast(kind).to_pylist()
         ]
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(-(2**63), 2**63 - 1), st.integers(0, 10**12)), max_size=9))
+def test_parquet_rows_with_times_that_no_type_holds_are_rejected(counts: list[int | None]) -> None:
+    """The rest is as pyarrow converts it, also inside structs."""
+    times = pa.array(counts, pa.timestamp("ms"))
+    nested = pa.StructArray.from_arrays([times], ["t"])
+    table, rejects = parquet_typed(pa.table({"id": pa.array(range(len(counts)), pa.int64()), "t": times, "s": nested}))
+    fits = [n for n, count in enumerate(counts) if count is None or -62_135_596_800_000 <= count < 253_402_300_800_000]
+    kept = times.take(pa.array(fits, pa.int64())).cast(pa.timestamp("us"))
+    assert table["id"].to_pylist() == fits and len(rejects) == len(counts) - len(fits)
+    assert table["t"].combine_chunks().equals(kept) and table["s"].combine_chunks().field(0).equals(kept)
+    assert all("0" not in reject.reason or "9999" in reject.reason for reject in rejects)
 
 
 def test_parquet_rows_with_text_that_is_not_utf8_are_rejected() -> None:
