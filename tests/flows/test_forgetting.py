@@ -145,7 +145,7 @@ def test_the_person_is_nowhere_in_the_lake_or_the_tracking_store(lake_a: Project
 
 def test_models_whose_pool_the_subject_is_not_in_do_not_move(lake_a: Project) -> None:
     before = lake_a.models()
-    lake_a.ask("writer", "3")
+    lake_a.ask("writer", "4")
     result = lake_a.forget()
     moved = {m.model for m in result.redone.models if not m.found}
     assert moved == {"glyph"}
@@ -158,7 +158,7 @@ def test_models_whose_pool_the_subject_is_not_in_do_not_move(lake_a: Project) ->
 
 def test_the_old_version_is_revoked_and_gone(lake_a: Project) -> None:
     old = {v["run_id"] for v in registered_versions(load_settings(lake_a.config), "glyph")}
-    lake_a.ask("writer", "3")
+    lake_a.ask("writer", "4")
     result = lake_a.forget()
     assert {r["run_id"] for r in result.redone.revoked} == old
     kept = registered_versions(load_settings(lake_a.config), "glyph")
