@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -22,6 +23,7 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
+_WHOLE = re.compile(rb"(-?\d+)\.0+")
 _MASK128 = (1 << 128) - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -107,8 +109,15 @@ def subject_text(value: Any) -> str:
     if isinstance(value, (float, Decimal)) and math.isfinite(value) and value == int(value):
         return str(int(value))
     if isinstance(value, bytes):
-        return value.decode("utf-8", "surrogateescape")
-    return str(value)
+        return plain_id(value).decode("utf-8", "surrogateescape")
+    return plain_id(str(value).encode("utf-8", "surrogateescape")).decode("utf-8", "surrogateescape")
+
+
+def plain_id(text: bytes) -> bytes:
+    """A written id without the blanks around it and without the `.0` that data frames put behind whole numbers."""
+    bare = text.strip()
+    whole = _WHOLE.fullmatch(bare)
+    return whole[1] if whole else bare
 
 
 def subject_token(keys: Keys, kind: str, value: Any) -> str:

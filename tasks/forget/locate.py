@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.ids import Keys, subject_token
+from infra.ids import Keys, plain_id, subject_token
 from infra.subjects import subject_tokens
 
 Mask = npt.NDArray[np.bool_]
@@ -79,7 +79,7 @@ def token_maker(keys: Keys, kind: str) -> Callable[[bytes], bytes]:
 
     def token(text: bytes) -> bytes:
         first, second = inner.copy(), outer.copy()
-        first.update(text)
+        first.update(plain_id(text))
         second.update(first.digest())
         return second.digest()
 

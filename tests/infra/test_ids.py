@@ -121,7 +121,7 @@ def test_one_subject_has_one_written_form(value: Any) -> None:
         (1e22, "10000000000000000000000"),
         (2**70, str(2**70)),
         ("007", "007"),
-        (" ada@example.org", " ada@example.org"),
+        (" ada@example.org", "ada@example.org"),
         ("é".encode(), "é"),
         (math.nan, "nan"),
         (math.inf, "inf"),
@@ -233,3 +233,9 @@ def test_each_sample_holds_the_next_and_half_its_size() -> None:
         assert abs(float(narrow.sum()) - expected) < 5 * math.sqrt(expected)
     assert not in_sample(ROW_IDS[:100], 64).any()
     assert (in_sample(ROW_IDS[::-1], 3) == members[3][::-1]).all()
+
+
+def test_an_id_is_the_same_person_as_a_spreadsheet_writes_it() -> None:
+    same = {subject_token(KEYS, "p", value) for value in (7, 7.0, "7", " 7", "7.0", "7.00\n", b"7.0")}
+    assert len(same) == 1
+    assert len({subject_token(KEYS, "p", value) for value in ("007", "7", "7.10", "7.1", "v7.0", "7.0.0")}) == 6
