@@ -6,9 +6,7 @@ code, output digest). A killed writer leaves files that no log names; `purge` an
 
 from __future__ import annotations
 
-import hashlib
 import hmac
-import importlib.util
 import json
 import os
 import random
@@ -30,12 +28,11 @@ from filelock import FileLock
 
 from infra.contracts import CommitConflict, DataFile, LetheError, Lineage, Snapshot, StaleSnapshot, UnknownTable
 from infra.files import Folder, Part, filesystem, parse_name, read_part_table
-from infra.ids import Digest, Keys, key_of
+from infra.ids import Digest, Keys
 from infra.secret import SecretError, load_keys
 from infra.settings import Settings
 
 _META = "lethe"
-_BASE = ("infra.contracts", "infra.decisions", "infra.files", "infra.ids", "infra.rowhash", "infra.subjects")
 _MARK = "lethe.json"
 _SLASH = "~"  # stands for the slashes of a table's name in its folder's name; no name may hold it
 _TRIES = 12
@@ -55,31 +52,6 @@ class PurgeReport:
     version: int
     n_files_deleted: int
     n_log_files_deleted: int
-
-
-def stage_key(stage: str, code: str, inputs: Sequence[Snapshot], params: dict[str, Any]) -> str:
-    """The identity of a stage's output: equal keys mean equal rows, so the stage need not run again (law 1)."""
-    return key_of(stage, code, [list(s.identity) for s in inputs], params)
-
-
-def code_digest(*module_names: str) -> str:
-    """SHA-256 over the source files of modules or packages: a stage whose code changed is run again.
-
-    What every stage's output rests on (ids, hashes, files) is always among them.
-    """
-    digest = hashlib.sha256()
-    for name in sorted({*module_names, *_BASE}):
-        for path in _sources(name):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def _sources(module: str) -> list[Path]:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(module)
-    origin = Path(spec.origin)
-    return sorted(origin.parent.rglob("*.py")) if spec.submodule_search_locations else [origin]
 
 
 class Lake:

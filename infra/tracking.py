@@ -36,7 +36,7 @@ import mlflow.pyfunc
 import sqlalchemy as sql
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, TraceInfo, ViewType
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, TraceInfo, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
@@ -195,16 +195,6 @@ def log_series(tracking: Tracking, run_id: str, series: Mapping[str, Sequence[fl
     entries = [Metric(name, float(v), now, step) for name, values in sorted(series.items()) for step, v in enumerate(values)]
     for start in range(0, len(entries), 1000):
         tracking.client.log_batch(run_id, metrics=entries[start : start + 1000])
-
-
-def set_tags(tracking: Tracking, run_id: str, tags: Mapping[str, str]) -> None:
-    """Tags of a run; a value over 8,000 characters belongs into an artifact."""
-    tracking.client.log_batch(run_id, tags=[RunTag(key, value) for key, value in sorted(tags.items())])
-
-
-def metrics_of(tracking: Tracking, run_id: str) -> dict[str, float]:
-    """The latest value of each metric of a run."""
-    return {str(k): float(v) for k, v in tracking.client.get_run(run_id).data.metrics.items()}
 
 
 def log_inputs(tracking: Tracking, run_id: str, snapshots: Sequence[Snapshot], *, context: str = "training") -> None:

@@ -15,7 +15,8 @@ from infra.cluster import Scheduler, connect
 from infra.contracts import CONTAINMENT, RETENTION, Lineage, Snapshot
 from infra.discretion import discreet
 from infra.files import write_part
-from infra.lake import Lake, code_digest, stage_key
+from infra.lake import Lake
+from infra.lineage import code_digest, stage_key
 from infra.settings import Settings
 from tasks.dedup.evidence import MAX_BITS, why_apart
 from tasks.dedup.frames import Hashes, gather, hash_item, items, readings, settle

@@ -22,7 +22,8 @@ from infra.contracts import QUARANTINE, DataFile, Lineage, Snapshot
 from infra.discretion import discreet
 from infra.files import quarantine_source, source_key
 from infra.ids import key_of
-from infra.lake import Lake, code_digest, stage_key
+from infra.lake import Lake
+from infra.lineage import code_digest, stage_key
 from infra.settings import Settings
 from tasks.ingest import frames, ledger
 from tasks.ingest.columns import is_unsettled, refuse_missing, refuse_nested

@@ -18,7 +18,8 @@ from infra.contracts import HOLDOUT, KEPT, PRUNED, SCORES, TRAINING_SET, LetheEr
 from infra.decisions import ranges
 from infra.discretion import discreet
 from infra.ids import Digest, sample_level
-from infra.lake import Lake, code_digest, stage_key
+from infra.lake import Lake
+from infra.lineage import code_digest, stage_key
 from infra.settings import Settings
 from tasks.prune.embedding import embed, fit_embedding
 from tasks.prune.frames import Chosen, Fitted, Plan, Sample, Written, decide_part, device_here, joined, sample_part, write_range

@@ -18,7 +18,8 @@ from infra.decisions import ranges
 from infra.discretion import discreet
 from infra.files import write_part
 from infra.ids import I64, sample_level, seed_of
-from infra.lake import Lake, code_digest, stage_key
+from infra.lake import Lake
+from infra.lineage import code_digest, stage_key
 from infra.settings import ConfigError, SelectSettings, Settings
 from tasks.select.decide import cut_within
 from tasks.select.frames import (

@@ -18,7 +18,8 @@ from infra.contracts import LetheError, Snapshot
 from infra.discretion import discreet
 from infra.files import Part, filesystem, read_part
 from infra.ids import Keys, key_of
-from infra.lake import Lake, code_digest
+from infra.lake import Lake
+from infra.lineage import code_digest
 from infra.settings import ModelSettings, Settings
 from infra.tracking import ModelRecord, Tracking
 from tasks.train import frames, pictures

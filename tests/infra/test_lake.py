@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from infra.contracts import CommitConflict, DataFile, LetheError, Lineage, Snapshot, StaleSnapshot, UnknownTable
 from infra.files import MissingFile, Part, parse_name, read_part, read_part_table, source_key, write_part
 from infra.ids import Digest
-from infra.lake import Lake, code_digest, stage_key
+from infra.lake import Lake
+from infra.lineage import code_digest, stage_key
 from infra.rowhash import row_hashes
 
 TABLE = "records/t"

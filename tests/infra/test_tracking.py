@@ -70,7 +70,7 @@ def test_a_run_says_what_it_was_told(store: t.Tracking, tmp_path: Path) -> None:
     record = make_version(store, tmp_path, "first", (A, B))
     run = store.client.get_run(record.run_id)
     assert run.info.status == "FINISHED" and len(run.data.params) == 151 and len(run.data.params["long"]) == 6000
-    assert t.metrics_of(store, record.run_id)["loss"] == 1.0
+    assert store.client.get_run(record.run_id).data.metrics["loss"] == 1.0
     assert [m.value for m in store.client.get_metric_history(record.run_id, "loss")] == [3.0, 2.0, 1.0]
     found = {d.dataset.name: d.dataset for d in run.inputs.dataset_inputs}
     assert found["records/a"].digest == "a" * 32 and found["records/a"].source == '{"uri": "lethe://records/a@3"}'
