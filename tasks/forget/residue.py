@@ -142,7 +142,13 @@ def _has_token(tally: Tally, text: bytes) -> bool:
 
 
 def _is_weak(text: str) -> bool:
-    return text.isalpha() or (text.isdigit() and len(text) < _SHORT_NUMBER)
+    """Whether a text says so little that meeting it proves nothing: a plain word, or a short number however it is written."""
+    written = subject_text(text)
+    return written.isalpha() or (_is_number(written) and len(written) < _SHORT_NUMBER)
+
+
+def _is_number(written: str) -> bool:
+    return written.removeprefix("-").isdigit()
 
 
 def _is_row_id(wanted: Wanted, value: int) -> bool:
@@ -221,7 +227,7 @@ def look_piece(tally: Tally, piece: str, path: str, *, whole: bool, named: bool)
         return
     if named or not _is_weak(piece) or (whole and piece.isalpha()):
         hit(tally, path)
-    elif not piece.isdigit():
+    elif not _is_number(subject_text(piece)):
         tally.mentions.add(place_of(tally, path))
 
 

@@ -259,6 +259,13 @@ def test_others_and_coincidences_are_no_hits(house: House) -> None:
     assert look(house).hits == ()
 
 
+@pytest.mark.parametrize("text", ["release 7.0 of 7 parts", "'7.00' or -7.0", "7"])
+def test_a_short_number_proves_nothing_however_it_is_written(house: House, text: str) -> None:
+    put(house.settings.home, "lake/notes.txt", text)
+    found = look(house)
+    assert (found.hits, found.mentions) == ((), ())
+
+
 def test_the_same_text_in_another_column_is_a_mention(house: House) -> None:
     records(house.lake, "people", [people(OTHERS)])
     records(house.lake, "cities", [pa.table({"mayor": [VICTIM, "x"]})])
