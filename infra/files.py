@@ -1,7 +1,8 @@
 """One Parquet file at a time, in a folder or on s3://: written once under a unique name, read in bounded memory.
 
 Arguments are small and picklable, so that workers need nothing but them. The name of a data file says its row count's digest and
-its source: `part-<uuid>-<source>-<n rows>-<digest>.parquet`; both are keyed hashes and tell nothing without the lake's secret.
+its source: `part-<uuid>-<source>-<n rows>-<digest>.parquet`. The digest is keyed and tells nothing without the lake's secret; the
+source is a plain hash of a raw file's uri, so whoever guesses the uri can confirm it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from infra.cluster import Workers
 from infra.contracts import Snapshot
-from infra.files import source_key
+from infra.files import quarantine_source, source_key
 from infra.ids import I64, U64
 from infra.lake import Lake
 from infra.settings import Settings, SubjectSettings
@@ -186,7 +186,7 @@ def sources_of(lake: Lake) -> dict[str, tuple[str, str]]:
     if not lake.exists("sources"):
         return {}
     rows = lake.read(lake.snapshot("sources"), ["table", "uri"]).to_pylist()
-    named = [(name, row["uri"]) for row in rows for name in (row["uri"], f"{row['table']} {row['uri']}")]
+    named = [(name, row["uri"]) for row in rows for name in (row["uri"], quarantine_source(row["table"], row["uri"]))]
     return {source_key(name): (name, uri) for name, uri in named}
 
 

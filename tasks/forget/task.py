@@ -19,6 +19,7 @@ from prefect import task
 
 from infra.cluster import Scheduler, Workers, connect
 from infra.contracts import CERTIFICATES, Lineage, Snapshot
+from infra.discretion import discreet
 from infra.files import write_part
 from infra.ids import key_of
 from infra.lake import Lake
@@ -109,6 +110,7 @@ def purge_derived(settings: Settings) -> list[str]:
 
 
 @task(name="erase", persist_result=False)
+@discreet
 def erase(
     settings: Settings, request_ids: Sequence[str], *, containment: Snapshot | None, scheduler: Scheduler = None
 ) -> EraseResult:
@@ -165,6 +167,7 @@ def _joined(results: Sequence[EraseResult]) -> EraseResult:
 
 
 @task(name="certify", persist_result=False)
+@discreet
 def certify(
     settings: Settings,
     request_ids: Sequence[str],
