@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
+import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,8 @@ from infra.contracts import LetheError
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _ROOT = Path(__file__).parents[1]
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class UnexpectedError(LetheError):
@@ -44,7 +48,21 @@ def _place(error: Exception, door: str) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_ours(frame.filename)] or list(frames)
     where = f"{Path(own[-1].filename).name}:{own[-1].lineno} in {own[-1].name}"
-    return f"{door} failed with {type(error).__name__} at {where}. Set LETHE_DEBUG=1 to see its message, which may quote data"
+    failed = f"{door} failed with {type(error).__name__}{_system_says(error)} at {where}"
+    return f"{failed}. Set LETHE_DEBUG=1 to see its message, which may quote data"
+
+
+def _system_says(error: BaseException) -> str:
+    """What the operating system said of an error or of one that it came from: that holds no data. Libraries in Rust put its
+    number into their message."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None and (found := _OS_ERROR.search(str(error))) is not None:
+        number = int(found[1])
+    if number is not None:
+        advice = ". Make room and run it again" if number in _NO_ROOM else ""
+        return f" ({os.strerror(number)}{advice})"
+    inner = error.__cause__ or error.__context__
+    return _system_says(inner) if inner is not None else ""
 
 
 def _is_ours(filename: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 
 import pyarrow as pa
@@ -46,3 +47,14 @@ def test_debugging_shows_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(pa.ArrowInvalid) as caught:
         cast(["jane"])
     assert not isinstance(caught.value, LetheError)
+
+
+def test_what_the_operating_system_says_is_passed_on() -> None:
+    @discreet
+    def full(error: Exception) -> None:
+        raise error from OSError(errno.ENOSPC, "jane.csv")
+
+    for error in (RuntimeError("jane"), OSError(errno.EFBIG, "jane"), ValueError("jane.csv: (os error 28)")):
+        with pytest.raises(UnexpectedError, match=r"(No space left on device|File too large)\. Make room and run it again") as caught:
+            full(error)
+        assert "jane" not in str(caught.value)
