@@ -81,6 +81,7 @@ def init(directory: Annotated[Path, typer.Argument(help="Where to write lethe.to
 @app.command()
 def ingest(
     tables: Annotated[list[str] | None, typer.Argument(help="Tables of lethe.toml; all, if none is named.")] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Take the rows of raw files that are gone out of their tables.")] = False,
     config: Config = _DEFAULT,
     as_json: Json = False,
 ) -> None:
@@ -88,7 +89,62 @@ def ingest(
     with _flows(config) as path:
         from flows.curate import ingest_tables  # noqa: PLC0415
 
-        _out(show.ingested(ingest_tables(tables or None, path)), as_json)
+        _out(show.ingested(ingest_tables(tables or None, path, prune)), as_json)
+
+
+@app.command()
+def quarantine(
+    tables: Annotated[list[str] | None, typer.Argument(help="Tables; all, if none is named.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Show rejected rows as they came: they may hold personal data.")] = False,
+    config: Config = _DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Where every raw row went: tables, quarantine (with reason, file and line), suppression."""
+    from flows.quarantine import quarantine_report  # noqa: PLC0415
+
+    _out(quarantine_report(config, tables or None, raw=raw), as_json)
+
+
+@app.command()
+def register(
+    name: str,
+    uri: Annotated[str | None, typer.Argument(help="A Delta table of another writer: a folder or s3://...")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Forget the registration; the data stay.")] = False,
+    config: Config = _DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Add an existing Delta table to the catalogue, read-only, to be compared by dedup as foreign/NAME."""
+    if (uri is None) != remove:
+        raise typer.BadParameter("give a URI, or --remove")
+    with _flows(config) as path:
+        from flows.tables import register as run  # noqa: PLC0415
+        from flows.tables import unregister  # noqa: PLC0415
+
+        _out(show.entered(run(name, uri, path) if uri else unregister(name, path), removed=remove), as_json)
+
+
+@app.command()
+def adopt(
+    name: str,
+    uri: Annotated[str | None, typer.Argument(help="The table's address, if it is not registered.")] = None,
+    table: Annotated[str | None, typer.Option("--as", help="The table's name here; NAME, if not given.")] = None,
+    config: Config = _DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Take a table of another writer over: its rows become records/NAME; the other data stay where they are."""
+    with _flows(config) as path:
+        from flows.tables import adopt as run  # noqa: PLC0415
+
+        _out(show.adopted(run(name, uri, table, path)), as_json)
+
+
+@app.command()
+def maintain(config: Config = _DEFAULT, as_json: Json = False) -> None:
+    """Join small files, remove what killed runs left, look for contained tables, check certificates. No row changes."""
+    with _flows(config) as path:
+        from flows.maintain import maintain as run  # noqa: PLC0415
+
+        _out(show.maintained(run(path)), as_json)
 
 
 @app.command()

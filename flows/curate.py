@@ -36,7 +36,7 @@ class Curated:
 @flow(name="curate", persist_result=False, validate_parameters=False)
 def curate(names: list[str] | None = None, config: str = "lethe.toml") -> tuple[Curated, ...]:
     """Curate the named datasets; every dataset of lethe.toml, if None."""
-    with opened(config) as work:
+    with opened(config, shared=True) as work:
         return tuple(_curate_one(work, name) for name in names or sorted(work.settings.datasets))
 
 
@@ -95,17 +95,17 @@ def curate_again(work: Workspace, name: str, scanned: DedupResult) -> Curated:
 
 
 @flow(name="ingest", persist_result=False, validate_parameters=False)
-def ingest_tables(tables: list[str] | None = None, config: str = "lethe.toml") -> tuple[IngestedTable, ...]:
-    """Bring the named tables (all of lethe.toml, if None) up to their raw files."""
-    with opened(config, tables=tables) as work:
+def ingest_tables(tables: list[str] | None = None, config: str = "lethe.toml", prune: bool = False) -> tuple[IngestedTable, ...]:
+    """Bring the named tables (all, if None) up to their raw files; `prune` takes the rows of files that are gone out."""
+    with opened(config, tables=tables, shared=True) as work:
         wanted = tuple(tables) if tables else None
-        return tuple(ingest(work.settings, wanted, scheduler=work.scheduler, progress=count_tables))
+        return tuple(ingest(work.settings, wanted, prune=prune, scheduler=work.scheduler, progress=count_tables))
 
 
 @flow(name="select", persist_result=False, validate_parameters=False)
 def select_records(name: str, config: str = "lethe.toml") -> SelectResult | None:
     """Selection alone, over the tables as they are in the lake."""
-    with opened(config) as work:
+    with opened(config, shared=True) as work:
         scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
         return selection_of(work, name, pool_of(work, name, scanned)[0])
 
@@ -113,6 +113,6 @@ def select_records(name: str, config: str = "lethe.toml") -> SelectResult | None
 @flow(name="prune", persist_result=False, validate_parameters=False)
 def prune_records(name: str, config: str = "lethe.toml") -> PruneResult:
     """Pruning alone, after the selection as it is found."""
-    with opened(config) as work:
+    with opened(config, shared=True) as work:
         scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
         return curate_again(work, name, scanned).prune

@@ -46,7 +46,10 @@ def all_of() -> tuple[Deployment, ...]:
             triggers=({"type": "event", "enabled": True, "expect": ["lethe.deletion-requested"]},),
         ),
         Deployment(
-            "maintain", "flows.maintain:maintain", "containment scan, retention plan, certificates checked", cron="0 5 * * 0"
+            "maintain",
+            "flows.maintain:maintain",
+            "small files joined, leftovers removed, containment scan, certificates checked",
+            cron="0 5 * * 0",
         ),
     )
 

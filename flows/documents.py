@@ -24,6 +24,8 @@ class Ingested(_Document):
     n_suppressed: int = 0
     found: bool = False
     seconds: float = 0.0
+    n_stopped: int = 0  # files that were not taken in; `lethe quarantine` says why
+    n_vanished: int = 0  # files that are gone; their rows are still there
 
 
 class IngestDocument(_Document):
@@ -57,6 +59,56 @@ class DedupDocument(_Document):
     found: bool = False
     listed_apart: list[str] = []
     settled: dict[str, int] = {}
+    unreadable: dict[str, str] = {}
+
+
+class CompactedTable(_Document):
+    table: str
+    n_files_before: int
+    n_files: int
+    n_bytes_before: int
+    n_bytes: int
+    n_rewritten: int
+
+
+class TidiedTable(_Document):
+    table: str
+    n_files_deleted: int
+    n_bytes_deleted: int
+
+
+class MaintainDocument(_Document):
+    compacted: list[CompactedTable]
+    tidied: list[TidiedTable]
+    dedup: DedupDocument
+    problems: dict[str, list[str]]
+    seconds: float
+
+
+class RegisterDocument(_Document):
+    name: str
+    uri: str
+    rows: int
+    bytes: int
+    version: int
+    digest: str
+    removed: bool = False
+
+
+class AdoptDocument(_Document):
+    table: str
+    outside: str
+    source_version: int
+    source_digest: str
+    source_rows: int
+    rows: int
+    quarantined: int
+    n_suppressed: int
+    version: int
+    digest: str
+    subjects: list[str] = []
+    found: bool = False
+    seconds: float = 0.0
 
 
 class SelectDocument(_Document):
@@ -137,6 +189,7 @@ class StatusDocument(_Document):
     datasets: list[dict[str, Any]]
     models: list[dict[str, Any]]
     requests: list[dict[str, Any]]
+    foreign: list[dict[str, Any]] = []
 
 
 class ExportDocument(_Document):
@@ -145,6 +198,42 @@ class ExportDocument(_Document):
     n_rows: int
     n_files: int
     n_bytes: int
+
+
+class QuarantineReason(_Document):
+    reason: str
+    n_rows: int
+    n_files: int
+    examples: list[str]  # file:line of the first rows; files relative to the folder of lethe.toml
+    raw: list[str] = []  # rejected rows as they came; only where they were asked for
+
+
+class StoppedFile(_Document):
+    file: str
+    message: str
+
+
+class QuarantinedTable(_Document):
+    name: str
+    n_in: int
+    n_rows: int
+    n_quarantined: int
+    n_suppressed: int
+    n_erased: int
+    fraction: float
+    adds_up: bool  # n_in = n_rows + n_quarantined + n_suppressed + n_erased
+    reasons: list[QuarantineReason]
+    stopped: list[StoppedFile]
+
+
+class QuarantineDocument(_Document):
+    tables: list[QuarantinedTable]
+    n_in: int
+    n_rows: int
+    n_quarantined: int
+    n_suppressed: int
+    n_erased: int
+    adds_up: bool
 
 
 class InitDocument(_Document):
@@ -175,6 +264,9 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "init": InitDocument,
     "ingest": IngestDocument,
     "dedup": DedupDocument,
+    "maintain": MaintainDocument,
+    "register": RegisterDocument,
+    "adopt": AdoptDocument,
     "select": SelectDocument,
     "prune": PruneDocument,
     "curate": CurateDocument,
@@ -183,6 +275,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "verify": VerifyDocument,
     "status": StatusDocument,
     "export": ExportDocument,
+    "quarantine": QuarantineDocument,
     "up": UpDocument,
     "demo": DemoDocument,
 }

@@ -70,7 +70,7 @@ class Redone:
 def request(subjects: Sequence[tuple[str, str]], config: str) -> list[str]:
     """File deletion requests for (kind, id) subjects; on disk before this returns. The ids go into an HMAC and nowhere else."""
     settings = load_settings(config)
-    with Lake.open(settings).writing():
+    with Lake.open(settings).writing(shared=True):
         return register_requests(settings, subjects)
 
 

@@ -1,38 +1,50 @@
-"""Upkeep: the containment scan with its retention plan, and the certificates' verification, on a schedule."""
+"""Upkeep: small files joined, leftovers of killed runs removed, the containment scan and its plan, certificates checked."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from prefect import flow
 
 from flows.progress import say
 from flows.workspace import opened
+from infra.purge import TidyReport
 from tasks.dedup.task import DedupResult, dedup
 from tasks.forget.certificate import problems_of_files
+from tasks.ingest.compact import Compacted, compact
 
 
 @dataclass(frozen=True)
 class Maintained:
-    """What a maintenance run found: the scan, files of killed runs removed, and certificates that do not verify."""
+    """What a maintenance run did and found: tables whose files were joined, what nobody named and is gone, the scan, and the
+    problems of certificates that do not verify, by file."""
 
+    compacted: tuple[Compacted, ...]
+    tidied: tuple[TidyReport, ...]
     scanned: DedupResult
-    n_scratch_files: int
     problems: dict[str, list[str]]
+    seconds: float
 
 
 @flow(name="dedup", persist_result=False, validate_parameters=False)
 def scan(config: str = "lethe.toml") -> DedupResult:
     """Find contained tables and compute the retention plan; nothing is removed."""
-    with opened(config) as work:
+    with opened(config, shared=True) as work:
         say("dedup")
         return dedup(work.settings, work.all_records(), scheduler=work.scheduler)
 
 
 @flow(name="maintain", persist_result=False, validate_parameters=False)
 def maintain(config: str = "lethe.toml") -> Maintained:
-    """The containment scan, the removal of killed runs' scratch files, and a check of every certificate."""
+    """Keep a lake in order; no table changes a row. It waits until nobody else writes."""
+    start = time.perf_counter()
     with opened(config) as work:
-        n_files = work.lake.clear_scratch()
+        say("maintain: join small files")
+        compacted = tuple(compact(work.settings, scheduler=work.scheduler))
+        say("maintain: remove leftovers")
+        tidied = tuple(work.lake.tidy())
+        say("maintain: dedup")
         scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
-        return Maintained(scanned, n_files, problems_of_files(work.settings.home / "certificates"))
+        problems = problems_of_files(work.settings.home / "certificates")
+        return Maintained(compacted, tidied, scanned, problems, time.perf_counter() - start)

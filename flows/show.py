@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from flows import documents as d
 
 if TYPE_CHECKING:
     from flows.curate import Curated
     from flows.forget import Forgotten
+    from flows.maintain import Maintained
+    from infra.foreign import Registered
     from tasks.dedup.task import DedupResult
+    from tasks.ingest.foreign import Adopted
     from tasks.ingest.task import IngestedTable
     from tasks.prune.task import PruneResult
     from tasks.select.task import SelectResult
@@ -42,6 +47,47 @@ def deduped(result: DedupResult) -> d.DedupDocument:
         found=result.found,
         listed_apart=list(result.listed_apart),
         settled=dict(result.settled),
+        unreadable=dict(result.unreadable),
+    )
+
+
+def maintained(result: Maintained) -> d.MaintainDocument:
+    return d.MaintainDocument(
+        compacted=[d.CompactedTable.model_validate(one) for one in result.compacted],
+        tidied=[d.TidiedTable.model_validate(one) for one in result.tidied],
+        dedup=deduped(result.scanned),
+        problems={name: found for name, found in result.problems.items() if found},
+        seconds=result.seconds,
+    )
+
+
+def entered(entry: Registered, *, removed: bool = False) -> d.RegisterDocument:
+    return d.RegisterDocument(
+        name=f"foreign/{entry.name}",
+        uri=entry.uri,
+        rows=entry.n_rows,
+        bytes=entry.n_bytes,
+        version=entry.version,
+        digest=entry.digest,
+        removed=removed,
+    )
+
+
+def adopted(result: Adopted) -> d.AdoptDocument:
+    return d.AdoptDocument(
+        table=result.table,
+        outside=result.outside,
+        source_version=result.source_version,
+        source_digest=result.source_digest,
+        source_rows=result.n_source_rows,
+        rows=result.n_rows,
+        quarantined=result.n_quarantined,
+        n_suppressed=result.n_suppressed,
+        version=result.version,
+        digest=result.digest,
+        subjects=list(result.subjects),
+        found=result.found,
+        seconds=result.seconds,
     )
 
 
@@ -123,6 +169,9 @@ def text(document: BaseModel) -> None:
         console.print(line)
 
 
+_RAW_CHARACTERS = 1000
+
+
 def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns.split():
@@ -133,7 +182,7 @@ def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
 
 
 _TEXTUAL = frozenset(
-    "table digest child parent step action reason dataset model request state shard metric what at".split()  # noqa: SIM905
+    "table digest child parent step action reason dataset model request state shard metric what at first".split()  # noqa: SIM905
 )
 
 
@@ -149,7 +198,29 @@ def _ingest(doc: d.IngestDocument) -> list[Any]:
     rows = [(t.name, t.rows, t.quarantined, t.files, t.version, _short(t.digest), _found(t.found, t.seconds)) for t in doc.tables]
     shown = rows if len(rows) <= 60 else rows[:50]
     more = [f"... and {len(rows) - 50} more tables"] if len(rows) > 60 else []
-    return [_table("table rows quarantined files version digest what", shown), *more]
+    return [_table("table rows quarantined files version digest what", shown), *more, *_unsettled(doc)]
+
+
+def _unsettled(doc: d.IngestDocument) -> list[str]:
+    """What a person should look at after an ingest."""
+    n_stopped, n_vanished = sum(t.n_stopped for t in doc.tables), sum(t.n_vanished for t in doc.tables)
+    n_rejected = sum(t.quarantined for t in doc.tables)
+    return [
+        *([f"{n_stopped:,} files were not taken in: their columns do not fit their tables"] if n_stopped else []),
+        *([f"{n_vanished:,} files are gone; their rows stay until: lethe ingest --prune"] if n_vanished else []),
+        *([f"{n_rejected:,} rows are in quarantine. See why: lethe quarantine"] if n_rejected else []),
+    ]
+
+
+def _maintain(doc: d.MaintainDocument) -> list[Any]:
+    joined = [(c.table, c.n_files_before, c.n_files, c.n_bytes_before, c.n_bytes) for c in doc.compacted]
+    gone = [(t.table, t.n_files_deleted, t.n_bytes_deleted) for t in doc.tidied]
+    return [
+        _table("table files_before files bytes_before bytes", joined) if joined else "No table has small files to join.",
+        _table("table files_removed bytes_removed", gone) if gone else "No killed run left a file.",
+        *_dedup(doc.dedup),
+        *(f"{name}: {'; '.join(found)}" for name, found in doc.problems.items()),
+    ]
 
 
 def _dedup(doc: d.DedupDocument) -> list[Any]:
@@ -158,7 +229,26 @@ def _dedup(doc: d.DedupDocument) -> list[Any]:
     acts = [(p.table, p.action, p.bytes, p.parent, p.reason) for p in doc.plan if p.action != "keep"]
     head = f"{doc.n_tables} tables, {len(edges)} containments, {doc.bytes_read:,} bytes read; {_found(doc.found, doc.seconds)}"
     plan = [_table("table action bytes parent reason", acts), "Nothing was removed."] if acts else ["The plan keeps every table."]
-    return [head, _table("child parent what step", edges[:60]), *plan]
+    left_out = [f"not compared: {name}: {reason}" for name, reason in doc.unreadable.items()]
+    return [head, _table("child parent what step", edges[:60]), *plan, *left_out]
+
+
+def _register(doc: d.RegisterDocument) -> list[Any]:
+    if doc.removed:
+        return [f"{doc.name} is off the list; the data at {doc.uri} are as they were"]
+    return [f"{doc.name}: {doc.rows:,} rows of version {doc.version} at {doc.uri}; lethe dedup compares it, nothing writes to it"]
+
+
+def _adopt(doc: d.AdoptDocument) -> list[Any]:
+    went = f"{doc.rows:,} in the table, {doc.quarantined:,} in quarantine, {doc.n_suppressed:,} of erased subjects left out"
+    whose = (
+        f"subject: {', '.join(doc.subjects)}" if doc.subjects else f"no subject: lethe.toml has no [tables.{doc.table}] with one"
+    )
+    return [
+        f"{doc.table}: {doc.source_rows:,} rows of version {doc.source_version}: {went}; {_found(doc.found, doc.seconds)}",
+        whose,
+        f"The data at {doc.outside} are a copy that no erasure here reaches: delete it yourself.",
+    ]
 
 
 def _select(doc: d.SelectDocument) -> list[Any]:
@@ -203,12 +293,62 @@ def _verify(doc: d.VerifyDocument) -> list[Any]:
 
 
 def _status(doc: d.StatusDocument) -> list[Any]:
+    others = [(t["name"], t["rows"], t["version"], t["uri"]) for t in doc.foreign]
     return [
         _table("table rows version digest", [(t["name"], t["rows"], t["version"], _short(t["digest"])) for t in doc.tables]),
         _table("dataset records kept version", [(s["name"], s["n_records"], s["n_kept"], s["version"]) for s in doc.datasets]),
         _table("model version digest state", [(m["name"], m["version"], _short(m["digest"]), m["state"]) for m in doc.models]),
         _table("request state at", [(r["request_id"], r["state"], r["at"]) for r in doc.requests]),
+        *([_table("table rows version what", others)] if others else []),
     ]
+
+
+def _quarantine(doc: d.QuarantineDocument) -> list[Any]:
+    tables = [t for t in doc.tables if t.n_quarantined or t.stopped or not t.adds_up]
+    sums = [
+        (escape(t.name), t.n_in, t.n_rows, t.n_quarantined, f"{t.fraction:.2%}", t.n_suppressed, t.n_erased, _adds_up(t))
+        for t in tables
+    ]
+    messages = {(t.name, s.message) for t in tables for s in t.stopped}
+    reasons = [(t, r) for t in tables for r in t.reasons if (t.name, r.reason) not in messages]
+    told = [(escape(t.name), escape(r.reason), r.n_rows, r.n_files, escape(", ".join(r.examples))) for t, r in reasons]
+    return [
+        *_balance(doc),
+        *(["", _table("table in rows quarantined fraction suppressed erased what", sums[:60])] if sums else []),
+        *([f"... and {len(sums) - 60} more tables"] if len(sums) > 60 else []),
+        *(["", _table("table reason rows files first", told)] if told else []),
+        *(Text(f"\nstopped: {t.name}, {s.file}: {s.message}") for t in tables for s in t.stopped),
+        *_raw_rows(reasons),
+    ]
+
+
+def _balance(doc: d.QuarantineDocument) -> list[str]:
+    """Where all rows went, in one sum."""
+    erased = f" + {doc.n_erased:,} erased since" if doc.n_erased else ""
+    parts = f"{doc.n_rows:,} in tables + {doc.n_quarantined:,} in quarantine + {doc.n_suppressed:,} suppressed{erased}"
+    clean = sum(not (t.n_quarantined or t.stopped) for t in doc.tables)
+    wrong = [t for t in doc.tables if not t.adds_up]
+    return [
+        f"{doc.n_in:,} rows in {'!=' if wrong else '='} {parts}",
+        *([f"The rows of {len(wrong)} tables DO NOT ADD UP. Run: lethe ingest"] if wrong else []),
+        f"{clean:,} of {len(doc.tables):,} tables have no rejected row",
+    ]
+
+
+def _adds_up(table: d.QuarantinedTable) -> str:
+    missing = table.n_in - table.n_rows - table.n_quarantined - table.n_suppressed - table.n_erased
+    return "adds up" if table.adds_up else f"{missing:,} missing"
+
+
+def _raw_rows(reasons: list[tuple[d.QuarantinedTable, d.QuarantineReason]]) -> list[Text]:
+    shown = [Text(f"{t.name}, {r.reason}:\n" + "\n".join(f"  {_harmless(row)}" for row in r.raw)) for t, r in reasons if r.raw]
+    return [Text("\nrejected rows as they came (they may hold personal data)"), *shown] if shown else []
+
+
+def _harmless(raw: str) -> str:
+    """Foreign text for a terminal: one line of bounded length, without characters that command it."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw[:_RAW_CHARACTERS])
+    return f"{shown}... ({len(raw):,} characters)" if len(raw) > _RAW_CHARACTERS else shown
 
 
 def _demo(doc: d.DemoDocument) -> list[Any]:
@@ -232,6 +372,9 @@ _TEXTS: dict[type[BaseModel], Callable[[Any], list[Any]]] = {
     d.InitDocument: lambda doc: [f"wrote {doc.config}; edit it, then run: lethe ingest"],
     d.IngestDocument: _ingest,
     d.DedupDocument: _dedup,
+    d.MaintainDocument: _maintain,
+    d.RegisterDocument: _register,
+    d.AdoptDocument: _adopt,
     d.SelectDocument: _select,
     d.PruneDocument: _prune,
     d.CurateDocument: _curate,
@@ -242,6 +385,7 @@ _TEXTS: dict[type[BaseModel], Callable[[Any], list[Any]]] = {
     d.ExportDocument: lambda doc: [
         f"wrote {doc.n_rows:,} records of {doc.dataset} to {doc.to} ({doc.n_files} files, {doc.n_bytes:,} bytes)"
     ],
+    d.QuarantineDocument: _quarantine,
     d.UpDocument: lambda doc: [
         f"Prefect  {doc.prefect}",
         f"MLflow   {doc.mlflow}",

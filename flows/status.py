@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.documents import StatusDocument
+from flows.tables import registered_tables
 from flows.workspace import RECORDS
 from infra.lake import Lake
 from infra.settings import load_settings
@@ -22,6 +23,7 @@ def status_of(config: Path) -> StatusDocument:
         datasets=[_dataset(lake, name) for name in lake.tables("training_set")],
         models=[{"name": name, **version} for name in sorted(settings.models) for version in registered_versions(settings, name)],
         requests=request_states(settings),
+        foreign=registered_tables(config),
     )
 
 

@@ -19,7 +19,7 @@ class NotCurated(LetheError):
 @flow(name="train", persist_result=False, validate_parameters=False)
 def train(names: list[str] | None = None, config: str = "lethe.toml") -> tuple[TrainResult, ...]:
     """Train the named models (all of lethe.toml, if None) on their newest training sets; unchanged shards are found."""
-    with opened(config) as work:
+    with opened(config, shared=True) as work:
         return tuple(train_again(work, name) for name in names or sorted(work.settings.models))
 
 

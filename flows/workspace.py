@@ -1,4 +1,4 @@
-"""What every flow opens: the settings, the lake with its lock, and the address of a cluster sized for the work."""
+"""What every flow opens: the settings, the lake with its lease, and the address of a cluster sized for the work."""
 
 from __future__ import annotations
 
@@ -33,11 +33,14 @@ class Workspace:
 
 
 @contextmanager
-def opened(config: str | Path, *, tables: Iterable[str] | None = None) -> Iterator[Workspace]:
-    """Open the lake for writing; one writer a machine at a time. `tables` bounds the work by which the cluster is sized."""
+def opened(config: str | Path, *, tables: Iterable[str] | None = None, shared: bool = False) -> Iterator[Workspace]:
+    """Open the lake for writing: `shared` with other flows that only add, or alone, on whatever machine the others are.
+
+    `tables` bounds the work by which the cluster is sized.
+    """
     settings = load_settings(config)
     lake = Lake.open(settings)
-    with lake.writing(), cluster(settings, n_bytes=_raw_bytes(settings, tables)) as scheduler:
+    with lake.writing(shared=shared), cluster(settings, n_bytes=_raw_bytes(settings, tables)) as scheduler:
         yield Workspace(settings, lake, scheduler)
 
 

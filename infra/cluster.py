@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
 import dask.config
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, KilledWorker, LocalCluster, as_completed
 from distributed.diagnostics import nvml
 
 from infra.contracts import LetheError
@@ -22,6 +22,7 @@ from infra.settings import ClusterSettings, Settings
 
 _LOG = logging.getLogger("lethe.cluster")
 _T = TypeVar("_T")
+_SHOWN = 3
 
 _DASK = {
     # The default is to wait for ever for workers that will not come.
@@ -37,13 +38,23 @@ class ClusterError(LetheError):
     """The cluster that the settings ask for cannot be had."""
 
 
+class WorkersDied(LetheError):
+    """A piece of work killed every worker that took it."""
+
+
 class Workers(Protocol):
     """Something that maps a picklable function over items."""
 
     def map(
-        self, fn: Callable[..., _T], items: Sequence[Any], *common: Any, progress: Callable[[int, int], None] | None = None
+        self,
+        fn: Callable[..., _T],
+        items: Sequence[Any],
+        *common: Any,
+        progress: Callable[[int, int], None] | None = None,
+        name: Callable[[Any], str] | None = None,
     ) -> list[_T]:
-        """fn(item, *common) for every item, results in the order of the items. `fn` may run more than once for one item."""
+        """fn(item, *common) for every item, results in the order of the items. `fn` may run more than once for one item. `name`
+        says what an item is: raises `WorkersDied` with it where an item kills every worker that takes it."""
         ...
 
 
@@ -61,7 +72,10 @@ class LazyCluster:
         return self._address
 
     def close(self) -> None:
-        self._stack.close()
+        try:
+            self._stack.close()
+        except TimeoutError:  # all work is done: workers that are slow to end are killed by their nannies
+            _LOG.warning("the workers of the local cluster did not end in time")
         self._address = None
 
 
@@ -71,8 +85,14 @@ Scheduler = str | LazyCluster | None
 
 class _Here:
     def map(
-        self, fn: Callable[..., _T], items: Sequence[Any], *common: Any, progress: Callable[[int, int], None] | None = None
+        self,
+        fn: Callable[..., _T],
+        items: Sequence[Any],
+        *common: Any,
+        progress: Callable[[int, int], None] | None = None,
+        name: Callable[[Any], str] | None = None,
     ) -> list[_T]:
+        del name  # this process dies with its workers
         results = list[_T]()
         for item in items:
             results.append(fn(item, *common))
@@ -90,7 +110,12 @@ class _Remote:
         self._client: Client | None = None
 
     def map(
-        self, fn: Callable[..., _T], items: Sequence[Any], *common: Any, progress: Callable[[int, int], None] | None = None
+        self,
+        fn: Callable[..., _T],
+        items: Sequence[Any],
+        *common: Any,
+        progress: Callable[[int, int], None] | None = None,
+        name: Callable[[Any], str] | None = None,
     ) -> list[_T]:
         if not items:
             return []
@@ -100,13 +125,24 @@ class _Remote:
         for done, _ in enumerate(as_completed(futures, loop=client.loop), 1):
             if progress is not None:
                 progress(done, len(futures))
-        return cast(list[_T], client.gather(futures))
+        try:
+            return cast(list[_T], client.gather(futures))
+        except KilledWorker:
+            raise WorkersDied(_obituary(items, futures, name)) from None
 
     def _connected(self) -> Client:
         if self._client is None:
             address = self._scheduler if isinstance(self._scheduler, str) else self._scheduler.address()
             self._client = self._stack.enter_context(Client(address, set_as_default=False, timeout="30s"))
         return self._client
+
+
+def _obituary(items: Sequence[Any], futures: Sequence[Any], name: Callable[[Any], str] | None) -> str:
+    died = [
+        item for item, f in zip(items, futures, strict=True) if f.status == "error" and isinstance(f.exception(), KilledWorker)
+    ]
+    what = "; ".join(name(item) for item in died[:_SHOWN]) if name is not None else f"{len(died)} of {len(items)} pieces of work"
+    return f"every worker that took this died: {what}. Was it out of memory? Raise cluster.worker_memory, or take it out"
 
 
 def _is_big(value: Any) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
+MIXED = "m"  # the source of a data file whose rows came from several raw files
+
 
 class LetheError(Exception):
     """An error that a person can act on: it names the thing, the value and the way out. The CLI prints it and exits 1."""
@@ -45,8 +47,9 @@ class DataFile:
 
     `path` is relative to the table's folder. `digest` is that of its rows (see `infra.ids.Digest`). `stats` holds exact bounds
     and null counts of the columns that carry no personal data: `{column: {"min", "max", "n_nulls"}}` in plain JSON values.
-    `source` is the `source_key` of the raw file that the rows came from, where there is one. Digest and source travel in the
-    file's name, so that the log alone tells them.
+    `source` is the `source_key` of the raw file that the rows came from, where there is one, or `MIXED` where there are several.
+    Digest and source travel in the file's name, so that the log alone tells them. `partition` holds the file's values of the
+    table's partition columns as Delta spells them; the columns are in the file as well.
     """
 
     path: str
@@ -55,6 +58,7 @@ class DataFile:
     digest: str
     stats: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     source: str = ""
+    partition: dict[str, str | None] = field(default_factory=dict[str, str | None])
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ SOURCES = _schema(
     n_rows=pa.int64(),
     n_quarantined=pa.int64(),
     n_suppressed=pa.int64(),
+    dialect=pa.string(),
+    options=pa.string(),
+    stopped=pa.string(),
 )
 QUARANTINE = _schema(table=pa.string(), source=pa.string(), line=pa.int64(), reason=pa.string(), raw=pa.large_string())
 CONTAINMENT = _schema(

@@ -2,7 +2,8 @@
 
 Arguments are small and picklable, so that workers need nothing but them. The name of a data file says its row count's digest and
 its source: `part-<uuid>-<source>-<n rows>-<digest>.parquet`. The digest is keyed and tells nothing without the lake's secret; the
-source is a plain hash of a raw file's uri, so whoever guesses the uri can confirm it.
+source is a plain hash of a raw file's uri, so whoever guesses the uri can confirm it. Where a file holds the rows of several raw
+files (`m` for its source), one more column, which the table's schema does not name and no reader sees, says which row is whose.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -27,14 +28,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from infra.contracts import DataFile, LetheError
+from infra.contracts import MIXED, DataFile, LetheError
 from infra.ids import Digest
 from infra.rowhash import row_hashes
 
 ROW_GROUP_BYTES = 8 << 20
 ROW_GROUP_ROWS = 65_536
 _TINY_BYTES = 64 << 10
-_NAME = re.compile(r"part-[0-9a-f]{32}-([0-9a-f]{16}|0)-(\d+)-([0-9a-f]{32})\.parquet$")
+_SAMPLE_ROWS = 4096  # of a file's first row group, from which its encodings are told
+_NARROW = 1 << 48
+SOURCE = "_lethe_source"  # the hidden column of mixed files: int64, `source_number` of each row's raw file
+_NAME = re.compile(r"part-[0-9a-f]{32}-([0-9a-f]{16}|0|m)-(\d+)-([0-9a-f]{32})\.parquet$")
+
+
+_SOURCE_FIELD = pa.field(SOURCE, pa.int64())
 
 
 class MissingFile(LetheError):
@@ -80,6 +87,11 @@ def source_key(uri: str) -> str:
     return hashlib.sha256(uri.encode()).hexdigest()[:16]
 
 
+def source_number(key: str) -> int:
+    """A source key as the number that the hidden column of mixed files holds."""
+    return int.from_bytes(bytes.fromhex(key), "big", signed=True)
+
+
 def quarantine_source(table: str, uri: str) -> str:
     """The source under which a raw file's rejects lie in quarantine: one file may feed several tables."""
     return f"{table} {uri}"
@@ -105,12 +117,16 @@ def write_part(
     stats: Sequence[str] = (),
     digest_columns: Sequence[str] | None = None,
     digest_of: Callable[[], Digest] | None = None,
+    mixed: bool = False,
+    partition: Mapping[str, str | None] | None = None,
 ) -> DataFile:
     """Write batches as one uniquely named Parquet file, in zstd unless it is tiny, and describe it.
 
     The digest covers `digest_columns` (all, if None); whoever hashed the rows already says it with `digest_of`, which is called
     after the last batch. Exact bounds and null counts of the `stats` columns go to the table's log and to the file's footer: name
     no column there that may hold personal data. The file is invisible until a commit names it; that flushes it to the disk first.
+    `mixed`: the batches hold the column `SOURCE` beside the schema's; it is written and counts for nothing else. `partition`: the
+    rows' common values of the partition columns.
     """
     tally = _Tally([*schema.names] if digest_columns is None else [*digest_columns], stats, folder.row_key, digest_of)
     remote = _is_remote(folder.uri)
@@ -119,10 +135,10 @@ def write_part(
     os.makedirs(place, exist_ok=True)
     draft = f"{place}/draft-{uuid.uuid4().hex}.parquet"
     try:
-        _write_draft(draft, batches, schema, tally)
+        _write_draft(draft, batches, schema.append(_SOURCE_FIELD) if mixed else schema, tally)
         n_bytes = os.path.getsize(draft)
         digest = tally.digest()
-        key = source_key(source) if source else ""
+        key = MIXED if mixed else source_key(source) if source else ""
         name = f"part-{uuid.uuid4().hex}-{key or '0'}-{digest.n_rows}-{digest.total:032x}.parquet"
         if remote:
             fs.put_file(draft, f"{path}/{name}")
@@ -131,22 +147,52 @@ def write_part(
     finally:
         Path(draft).unlink(missing_ok=True)
     described = {name: bound.as_json() for name, bound in tally.bounds.items()}
-    return DataFile(name, digest.n_rows, n_bytes, str(digest), described, key)
+    return DataFile(name, digest.n_rows, n_bytes, str(digest), described, key, dict(partition or {}))
 
 
 def _write_draft(draft: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, tally: _Tally) -> None:
     groups = _row_groups(batches, schema)
     first = next(groups, schema.empty_table())
-    # A zstd context for every column takes longer than a tiny file does. Dictionaries pay for text; numbers, row ids above all,
-    # are smaller and faster without.
-    texts = [field.name for field in schema if _is_text(field.type)]
-    options: dict[str, Any] = {"use_dictionary": texts or False, "write_statistics": [*tally.bounds] or False}
-    if first.nbytes > _TINY_BYTES:
-        options |= {"compression": "zstd", "compression_level": 1}
+    options: dict[str, Any] = {"write_statistics": [*tally.bounds] or False, **_encodings(first)}
     with open(draft, "xb") as sink, pq.ParquetWriter(sink, schema, **options) as writer:
         for group in chain([first] if first.num_rows else [], groups):
             tally.take(group)
             writer.write_table(group, row_group_size=group.num_rows)
+
+
+def _encodings(first: pa.Table) -> dict[str, Any]:
+    """How a file's columns are written, told from its first rows.
+
+    A zstd context for every column takes longer than a tiny file does. Elsewhere values that come back go to a dictionary, and
+    whole numbers are written as differences, which take half the time of plain ones and half the place; not row ids and other
+    numbers that fill their 64 bits, for which both are larger and slower. Every reader of Delta's knows these two encodings.
+    """
+    if first.nbytes <= _TINY_BYTES:
+        return {"use_dictionary": [field.name for field in first.schema if _is_text(field.type)] or False}
+    rows = pa.array(np.linspace(0, first.num_rows - 1, min(first.num_rows, _SAMPLE_ROWS), dtype=np.int64))
+    sample = {field.name: first.column(field.name).take(rows) for field in first.schema if not pa.types.is_nested(field.type)}
+    whole = [name for name, column in sample.items() if _is_narrow(column)]
+    repeated = [name for name, column in sample.items() if name not in whole and _is_repeated(column)]
+    differences = dict.fromkeys(whole, "DELTA_BINARY_PACKED")
+    zstd = {"compression": "zstd", "compression_level": 1}
+    return {"use_dictionary": repeated or False, "column_encoding": differences or None, **zstd}
+
+
+def _is_narrow(column: pa.ChunkedArray) -> bool:
+    """Whether these are whole numbers, dates or instants of a range that leaves some of their 64 bits empty."""
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_date(kind) or pa.types.is_timestamp(kind)) or kind.bit_width < 32:
+        return False
+    bounds = pc.min_max(column.cast(pa.int32() if kind.bit_width == 32 else pa.int64()))
+    low, high = bounds["min"].as_py(), bounds["max"].as_py()
+    return low is None or high - low < _NARROW
+
+
+def _is_repeated(column: pa.ChunkedArray) -> bool:
+    """Whether a dictionary pays: at most half of the texts, or an eighth of the numbers, are distinct."""
+    kind = column.type
+    per_value = 2 if _is_text(kind) else 8 if pa.types.is_int64(kind) or pa.types.is_floating(kind) else 0
+    return per_value > 0 and per_value * pc.count_distinct(column).as_py() <= len(column)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -256,11 +302,21 @@ def _plain(value: Any) -> Any:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_part(part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+def read_part(part: Part, columns: Sequence[str] | None = None, *, with_source: bool = False) -> Iterator[pa.RecordBatch]:
     """The rows of one file, a row group or less at a time, as the table's schema: absent columns are NULL, narrower types
-    widened.
+    widened. `with_source` adds the column `SOURCE`: the number of each row's raw file, NULL where none is known.
     """
     wanted = part.schema if columns is None else pa.schema([part.schema.field(name) for name in columns])
+    for batch in _batches(part, wanted.append(_SOURCE_FIELD) if with_source and part.file.source == MIXED else wanted):
+        yield _with_source(batch, part.file.source) if with_source and part.file.source != MIXED else batch
+
+
+def _with_source(batch: pa.RecordBatch, source: str) -> pa.RecordBatch:
+    number = pa.scalar(source_number(source) if source else None, pa.int64())
+    return batch.append_column(_SOURCE_FIELD, pa.repeat(number, batch.num_rows))
+
+
+def _batches(part: Part, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
     fs, path = filesystem(part.uri)
     try:
         file = fs.open(path, "rb") if _is_remote(part.uri) else pa.memory_map(path)

@@ -11,7 +11,7 @@ from typing import Any
 from infra.contracts import Snapshot
 from infra.ids import key_of
 
-_BASE = ("infra.contracts", "infra.decisions", "infra.files", "infra.ids", "infra.rowhash", "infra.subjects")
+_BASE = ("infra.contracts", "infra.decisions", "infra.files", "infra.ids", "infra.mentions", "infra.rowhash", "infra.subjects")
 
 
 def stage_key(stage: str, code: str, inputs: Sequence[Snapshot], params: dict[str, Any]) -> str:

@@ -433,13 +433,27 @@ def _ids(low: U64, high: U64, keys: U64) -> I64:
     return ids
 
 
+_CHUNK = 512  # rows whose hashes are held before they are added
+
+
 @njit(cache=True, nogil=True)
 def _words(words: U64, bitmap: Bitmap, bit: int, keys: U64, out: U64) -> None:
+    """Lane after lane, over plain arrays: so the compiler takes several words at a time."""
+    low_lane, high_lane = np.empty(_CHUNK, np.uint64), np.empty(_CHUNK, np.uint64)
+    for first in range(0, len(words), _CHUNK):
+        some = words[first : first + _CHUNK]
+        _lane(some, keys[0, 0], keys[0, 1], keys[0, 2], keys[0, 3], low_lane)
+        _lane(some, keys[1, 0], keys[1, 1], keys[1, 2], keys[1, 3], high_lane)
+        for i in range(len(some)):
+            if not _is_null(bitmap, bit + first + i):
+                out[first + i, 0] += low_lane[i]
+                out[first + i, 1] += high_lane[i]
+
+
+@njit(cache=True, nogil=True)
+def _lane(words: U64, begin: Word, odd: Word, odd_too: Word, end: Word, out: U64) -> None:
     for i in range(len(words)):
-        if _is_null(bitmap, bit + i):
-            continue
-        for lane in range(2):
-            out[i, lane] += _end(keys, lane, _start(keys, lane, words[i]))
+        out[i] = _mix(_step(begin, words[i], odd, odd_too) ^ end)
 
 
 @njit(cache=True, nogil=True)
@@ -469,14 +483,33 @@ def _instants(counts: I64, per_second: int, bitmap: Bitmap, bit: int, keys: U64,
             out[i, lane] += _end(keys, lane, _step(h, np.uint64(fraction), keys[lane, 1], keys[lane, 2]))
 
 
+# Short texts come back: a table of some that were hashed costs half of a hash. It is given up where they do not.
+_N_SLOTS = 256
+_MAX_SHORT = np.uint64(16)
+_SLOT_SHIFT = np.uint64(56)
+_FAIR_TRIAL = 4096
+
+
 @njit(cache=True, nogil=True)
 def _bytes(data: Bytes, offsets: I64, bitmap: Bitmap, bit: int, keys: U64, out: U64) -> None:
     odd_0, odd_too_0, odd_1, odd_too_1 = keys[0, 1], keys[0, 2], keys[1, 1], keys[1, 2]
+    slots = np.zeros((_N_SLOTS, 5), np.uint64)  # first and last word, length (0: free), hash
+    n_missed = 0
     for i in range(len(offsets) - 1):
         if _is_null(bitmap, bit + i):
             continue
         start, end = np.uint64(offsets[i]), np.uint64(offsets[i + 1])
-        length = end - start
+        length, head, last, slot = end - start, _U0, _U0, _U0
+        is_short = _U0 < length <= _MAX_SHORT and (n_missed < _FAIR_TRIAL or n_missed < i >> 1)
+        if is_short:
+            last = _load_last(data, start, length)
+            head = last if length <= _U8 else _load_64(data, start)
+            slot = ((head ^ (last * _MUL_1) ^ length) * _MUL_2) >> _SLOT_SHIFT
+            if slots[slot, 2] == length and slots[slot, 0] == head and slots[slot, 1] == last:
+                out[i, 0] += slots[slot, 3]
+                out[i, 1] += slots[slot, 4]
+                continue
+            n_missed += 1
         h_0, h_1 = _start(keys, 0, length), _start(keys, 1, length)
         at = start
         for _ in range(length >> _U3):
@@ -486,8 +519,11 @@ def _bytes(data: Bytes, offsets: I64, bitmap: Bitmap, bit: int, keys: U64, out: 
         if length & _U7:
             word = _load_last(data, start, length)
             h_0, h_1 = _step(h_0, word, odd_0, odd_too_0), _step(h_1, word, odd_1, odd_too_1)
-        out[i, 0] += _end(keys, 0, h_0)
-        out[i, 1] += _end(keys, 1, h_1)
+        h_0, h_1 = _end(keys, 0, h_0), _end(keys, 1, h_1)
+        out[i, 0] += h_0
+        out[i, 1] += h_1
+        if is_short:
+            slots[slot, 0], slots[slot, 1], slots[slot, 2], slots[slot, 3], slots[slot, 4] = head, last, length, h_0, h_1
 
 
 @njit(cache=True, nogil=True, inline="always")

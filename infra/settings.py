@@ -11,9 +11,11 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from infra.contract_check import contract_complaints
 from infra.contracts import LetheError
 
 _T = TypeVar("_T")
+_FOREIGN = "foreign"
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$")
 
 
@@ -39,15 +41,67 @@ class LakeSettings(_Strict):
 
 
 class SubjectSettings(_Strict):
+    """Whose data a row is. `column` is a column's name, or a path into one: `author.id`, `people[].id`."""
+
     kind: str
     column: str
 
 
-class TableSettings(_Strict):
+def _as_subjects(value: Any) -> Any:
+    return (value,) if isinstance(value, dict | SubjectSettings) else () if value is None else value
+
+
+Character = Annotated[str, Field(min_length=1, max_length=1)]
+Value = str | int | float | bool
+
+
+class ColumnContract(_Strict):
+    """What every value of a column must be; a row that breaks a rule goes to quarantine with the rule's name."""
+
+    not_null: bool = False
+    unique: bool = False
+    range: tuple[Value | None, Value | None] | None = None
+    regex: str | None = None
+    allowed: tuple[Value, ...] | None = None
+
+
+class ReadSettings(_Strict):
+    """How raw files are read; what is None is found out from the file."""
+
+    format: Literal["csv", "tsv", "jsonl", "json", "parquet", "arrow", "text", "image", "idx"] | None = None
+    encoding: str | None = None
+    separator: Character | None = None
+    quote: Annotated[str, Field(max_length=1)] | None = None  # "": no quotes
+    header: bool | None = None
+    comment: Character | None = None
+    null_strings: tuple[str, ...] | None = None
+    decimal_mark: Literal[".", ","] = "."
+    date_formats: tuple[str, ...] = ()
+    types: dict[str, str] = {}
+    columns: tuple[str, ...] | None = None
+    image_size: tuple[int, int] | None = None  # height, width
+
+
+class TableSettings(ReadSettings):
     source: Sources
-    subject: SubjectSettings | None = None
+    subjects: Annotated[tuple[SubjectSettings, ...], BeforeValidator(_as_subjects), Field(alias="subject")] = ()
     text: str | None = None
     label: str | None = None
+    drift: Literal["stop", "text"] = "stop"
+    primary_key: tuple[str, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    contract: dict[str, ColumnContract] = {}
+    max_quarantine_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+
+    @property
+    def subject(self) -> SubjectSettings | None:
+        """The first subject: the one whose place decides sample, holdout and shard of a row. Any of them may ask to be erased."""
+        return self.subjects[0] if self.subjects else None
+
+    @property
+    def reading(self) -> ReadSettings:
+        """The part of these settings that a reader needs."""
+        return ReadSettings.model_validate({name: getattr(self, name) for name in ReadSettings.model_fields})
 
 
 class CollectionSettings(TableSettings):
@@ -174,12 +228,20 @@ class Settings(_Strict):
 
     def table(self, name: str) -> TableSettings:
         """The settings of a table, also of one that a collection made (exports/2024/jan belongs to [collections.exports])."""
-        if name in self.tables:
-            return self.tables[name]
-        parents = [c for c in self.collections if name.startswith(c + "/")]
-        if parents:
-            return self.collections[max(parents, key=len)]
-        return _pick(self.tables, name, "table", "tables")
+        parent = _collection_of(self, name)
+        if name in self.tables or parent is None:
+            return _pick(self.tables, name, "table", "tables")
+        return self.collections[parent]
+
+    def section(self, name: str) -> str:
+        """The heading in lethe.toml under which a table's settings stand."""
+        parent = _collection_of(self, name)
+        return f"tables.{name}" if name in self.tables or parent is None else f"collections.{parent}"
+
+
+def _collection_of(settings: Settings, name: str) -> str | None:
+    """The collection that a table belongs to: the longest of those that its name starts with."""
+    return max((c for c in settings.collections if name.startswith(c + "/")), key=len, default=None)
 
 
 def _pick(known: dict[str, _T], name: str, noun: str, section: str) -> _T:
@@ -202,6 +264,7 @@ _Complaint = tuple[list[str], str]
 
 def _complaints(settings: Settings) -> Iterator[_Complaint]:
     yield from _bad_names(settings)
+    yield from _bad_contracts(settings)
     yield from _dangling(settings)
     yield from _disagreeing(settings)
 
@@ -211,6 +274,14 @@ def _bad_names(settings: Settings) -> Iterator[_Complaint]:
         for name in getattr(settings, section):
             if not NAME.match(name) or ".." in name:
                 yield [section, name], "a name is letters, digits, '_', '-', '.', with '/' between parts"
+            elif name == _FOREIGN or name.startswith(f"{_FOREIGN}/"):
+                yield [section, name], f"{_FOREIGN!r} stands for registered tables of other writers"
+
+
+def _bad_contracts(settings: Settings) -> Iterator[_Complaint]:
+    for kind, sections in (("tables", settings.tables), ("collections", settings.collections)):
+        for name, section in sections.items():
+            yield from (([kind, name, *keys], said) for keys, said in contract_complaints(section))
 
 
 def _dangling(settings: Settings) -> Iterator[_Complaint]:

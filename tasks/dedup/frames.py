@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 
 from infra.cluster import Workers
-from infra.files import Part, filesystem, read_part
+from infra.files import filesystem, read_part
+from infra.foreign import ForeignPart, read_foreign
 from infra.ids import U64
 from infra.rowhash import cell_hashes, finish
 from tasks.dedup.evidence import MAX_BITS, Slots, evidence_bits, merge_slots, slots_of
 from tasks.dedup.exact import RUN_ROWS, Run, Verdict, contained, merge_runs, run_of
-from tasks.dedup.scan import EXACT, TRANSITIVE, Candidates, Facts, Ledger
+from tasks.dedup.scan import EXACT, TRANSITIVE, AnyPart, Candidates, Facts, Ledger
 
 ROW_BYTES = 24
 ITEM_BYTES = 64 << 20
@@ -46,7 +47,7 @@ class Reading:
     """
 
     table: int
-    parts: tuple[Part, ...]
+    parts: tuple[AnyPart, ...]
     names: Mapping[str, str]
     sets: tuple[Columns, ...]
     own: Columns
@@ -115,7 +116,7 @@ def items(planned: Iterable[Reading], limit: int = ITEM_BYTES) -> list[list[Read
 
 
 def _pieces(reading: Reading, limit: int) -> Iterator[Reading]:
-    held, size = list[Part](), 0
+    held, size = list[AnyPart](), 0
     for part in reading.parts:
         if held and size + part.file.n_bytes > limit:
             yield replace(reading, parts=tuple(held))
@@ -136,11 +137,15 @@ def hash_reading(reading: Reading, key: bytes) -> Hashed:
     work = _Work(reading)
     for part in reading.parts:
         work.n_bytes += part.file.n_bytes
-        for batch in read_part(part, [reading.names[name] for name in wanted]):
+        for batch in _rows(part, [reading.names[name] for name in wanted]):
             work.add(batch, wanted, key)
             if not reading.sets and evidence_bits(work.slots) >= MAX_BITS:
                 return work.done()
     return work.done()
+
+
+def _rows(part: AnyPart, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    return read_foreign(part, columns) if isinstance(part, ForeignPart) else read_part(part, columns)
 
 
 @dataclass

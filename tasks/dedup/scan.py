@@ -15,6 +15,7 @@ import numpy as np
 
 from infra.contracts import Snapshot
 from infra.files import Part
+from infra.foreign import ForeignPart
 from infra.ids import I64
 from tasks.dedup.bounds import Boxes, Ranks, compare_extents, extents, has_witnesses
 from tasks.dedup.exact import Verdict
@@ -24,6 +25,7 @@ from tasks.dedup.transitive import Known
 
 FINGERPRINT, BOUNDS, WITNESS, TRANSITIVE, EXACT = "fingerprint", "bounds", "witness", "transitive", "exact"
 STEPS = (FINGERPRINT, BOUNDS, WITNESS, TRANSITIVE, EXACT)
+AnyPart = Part | ForeignPart
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Facts:
 
     name: str
     snapshot: Snapshot
-    parts: tuple[Part, ...]
+    parts: tuple[AnyPart, ...]
     names: Mapping[str, str]
     kinds: Mapping[str, str]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -15,13 +15,15 @@ from infra.cluster import Scheduler, connect
 from infra.contracts import CONTAINMENT, RETENTION, Lineage, Snapshot
 from infra.discretion import discreet
 from infra.files import write_part
+from infra.foreign import PREFIX as FOREIGN
+from infra.foreign import ForeignTable, ForeignUnreadable, Refreshed, refreshed
 from infra.lake import Lake
 from infra.lineage import code_digest, stage_key
 from infra.settings import Settings
 from tasks.dedup.evidence import MAX_BITS, why_apart
 from tasks.dedup.frames import Hashes, gather, hash_item, items, readings, settle
 from tasks.dedup.retention import PlanRow, retention_plan
-from tasks.dedup.scan import Candidates, Edge, Facts, Ledger, candidates, edges_of
+from tasks.dedup.scan import AnyPart, Candidates, Edge, Facts, Ledger, candidates, edges_of
 from tasks.dedup.schema_graph import kind_of
 
 ROW_ID = "row_id"
@@ -36,7 +38,8 @@ class DedupResult:
     `n_pairs`.
 
     `listed_apart` says for a table why its containments prove nothing: it is never retired. `bytes_read` counts the data
-    files opened, 0 where `found` says that the same tables were scanned before.
+    files opened, 0 where `found` says that the same tables were scanned before. Tables of other writers take part as
+    `foreign/<name>`; `unreadable` says of those that could not why not.
     """
 
     n_tables: int
@@ -50,15 +53,19 @@ class DedupResult:
     found: bool
     containment: Snapshot
     retention: Snapshot
+    unreadable: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """A finished scan: its edges, its snapshot, and the figures that its commit carries.
+    """A finished scan: the tables that took part, its edges, its snapshot, and the figures that its commit carries.
 
-    `n_bytes` are the sizes of the tables, where the scan had to look at their logs; None where it was found.
+    `unreadable` says why others did not. `n_bytes` are the sizes of the lake's own tables, where the scan had to look at their
+    logs; None where it was found.
     """
 
+    inputs: tuple[Snapshot, ...]
+    unreadable: dict[str, str]
     edges: list[Edge]
     snapshot: Snapshot
     summary: dict[str, Any]
@@ -74,17 +81,21 @@ class _Scan:
 def dedup(settings: Settings, snapshots: tuple[Snapshot, ...], *, scheduler: Scheduler = None) -> DedupResult:
     """Find every table whose rows are all in another one, and plan which tables to retire.
 
+    The registered tables of other writers are compared as well, at their newest versions. They are nobody's to retire here, nor
+    a source to rebuild from: their writers may change them at any time. One that cannot be read is left out and named.
+
     Writes `containment` and `retention`, one commit each; both are found again while the tables' digests, the code and, for
     the plan, the price book stay the same. A scan that moves neither is free of data reads.
     """
     start = time.perf_counter()
     lake = Lake.open(settings)
     inputs = tuple(sorted(snapshots))
-    scan = _scan(lake, settings, inputs, scheduler)
+    foreign = _foreign(lake, inputs, scheduler)
+    scan = _readable_scan(lake, settings, inputs, foreign, scheduler)
     apart = _apart(scan.summary, settings)
     retention, plan, plan_found = _plan(lake, settings, inputs, scan, apart)
     return DedupResult(
-        n_tables=len(inputs),
+        n_tables=len(scan.inputs),
         edges=tuple(scan.edges),
         plan=tuple(plan),
         bytes_read=0 if scan.found else scan.summary["bytes_read"],
@@ -95,11 +106,12 @@ def dedup(settings: Settings, snapshots: tuple[Snapshot, ...], *, scheduler: Sch
         found=scan.found and plan_found,
         containment=scan.snapshot,
         retention=retention,
+        unreadable=scan.unreadable,
     )
 
 
 def table_name(snapshot: Snapshot) -> str:
-    """The table's name as the user knows it."""
+    """The table's name as the user knows it; those of other writers are `foreign/<name>`."""
     return snapshot.table.removeprefix(PREFIX)
 
 
@@ -110,22 +122,43 @@ def _apart(summary: Mapping[str, Any], settings: Settings) -> dict[str, str]:
     return dict(sorted((weak | summary["apart"]).items()))
 
 
+def _foreign(lake: Lake, ours: Sequence[Snapshot], scheduler: Scheduler) -> Refreshed:
+    """The registered tables of other writers; in edges they must not be taken for a table of ours."""
+    with connect(scheduler) as workers:
+        found = refreshed(lake, workers)
+    names = {table_name(snapshot) for snapshot in ours}
+    for table in found.tables:
+        if FOREIGN + table.name in names:
+            found = found.without(ForeignUnreadable(table.name, "the lake has a table of that name. Register it under another"))
+    return found
+
+
 # --- the scan ------------------------------------------------------------------------------------------------------------------
 
 
-def _scan(lake: Lake, settings: Settings, inputs: tuple[Snapshot, ...], scheduler: Scheduler) -> _Scan:
-    code = code_digest("tasks.dedup", "infra.rowhash", "infra.files")
+def _readable_scan(lake: Lake, settings: Settings, ours: tuple[Snapshot, ...], foreign: Refreshed, scheduler: Scheduler) -> _Scan:
+    """The scan, once more without a table of another writer that was lost while it was read."""
+    try:
+        return _scan(lake, settings, ours, foreign, scheduler)
+    except ForeignUnreadable as lost:
+        return _readable_scan(lake, settings, ours, foreign.without(lost), scheduler)
+
+
+def _scan(lake: Lake, settings: Settings, ours: tuple[Snapshot, ...], foreign: Refreshed, scheduler: Scheduler) -> _Scan:
+    inputs = tuple(sorted((*ours, *(table.snapshot for table in foreign.tables))))
+    unreadable = {FOREIGN + name: reason for name, reason in sorted(foreign.unreadable.items())}
+    code = code_digest("tasks.dedup", "infra.rowhash", "infra.files", "infra.foreign")
     key = stage_key(TABLE, code, inputs, {})
     if (snapshot := lake.reuse(TABLE, key)) is not None:
-        return _Scan(_read_edges(lake, snapshot), snapshot, lake.lineage(snapshot).summary, None)
-    facts = _all_facts(lake, inputs)
+        return _Scan(inputs, unreadable, _read_edges(lake, snapshot), snapshot, lake.lineage(snapshot).summary, None)
+    facts = _all_facts(lake, inputs, foreign.tables)
     found = candidates(facts)
     hashes, ledger = _look(lake, settings, facts, found, scheduler)
     edges = edges_of(facts, found.groups, ledger)
     summary = _summary(facts, found, hashes, ledger)
     rows = _containment_rows(edges, {table_name(s): s.digest for s in inputs})
     snapshot = _commit(lake, TABLE, rows, Lineage(TABLE, key, code, inputs, {}, summary))
-    return _Scan(edges, snapshot, summary, _sizes(facts))
+    return _Scan(inputs, unreadable, edges, snapshot, summary, _sizes(facts))
 
 
 def _look(
@@ -139,22 +172,24 @@ def _look(
         return hashes, settle(workers, facts, found, hashes, memory_bytes)
 
 
-def _all_facts(lake: Lake, snapshots: Sequence[Snapshot]) -> list[Facts]:
+def _all_facts(lake: Lake, snapshots: Sequence[Snapshot], foreign: Sequence[ForeignTable] = ()) -> list[Facts]:
     """What the logs say of all tables; opening a log is waiting, so several are opened at a time."""
+    opened = {table.snapshot: table.parts for table in foreign}
     with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(lambda snapshot: _facts(lake, snapshot), snapshots))
+        return list(readers.map(lambda s: _facts(s, opened[s] if s in opened else lake.parts(s) if s.n_rows else ()), snapshots))
 
 
 def _sizes(facts: Sequence[Facts]) -> dict[str, int]:
-    return {one.name: one.n_bytes for one in facts}
+    """The bytes of the lake's own tables: only they can be retired."""
+    return {one.name: one.n_bytes for one in facts if one.snapshot.table.startswith(PREFIX)}
 
 
-def _facts(lake: Lake, snapshot: Snapshot) -> Facts:
+def _facts(snapshot: Snapshot, parts: Sequence[AnyPart]) -> Facts:
     """What the log says of a table.
 
     Columns whose names differ only in case cannot be told apart: such a table is not compared.
     """
-    parts = tuple(lake.parts(snapshot)) if snapshot.n_rows else ()
+    parts = tuple(parts)
     fields = [field for field in (parts[0].schema if parts else ()) if field.name.lower() != ROW_ID]
     kinds = {field.name.lower(): kind_of(field.type) for field in fields}
     if len(kinds) < len(fields):
@@ -195,7 +230,7 @@ def _read_edges(lake: Lake, snapshot: Snapshot) -> list[Edge]:
 def _plan(
     lake: Lake, settings: Settings, inputs: tuple[Snapshot, ...], scan: _Scan, apart: Mapping[str, str]
 ) -> tuple[Snapshot, list[PlanRow], bool]:
-    """The retention plan as a snapshot and as rows, and whether it was there already."""
+    """The retention plan of the lake's own tables as a snapshot and as rows, and whether it was there already."""
     code = code_digest("tasks.dedup")
     params = settings.retention.model_dump()
     key = stage_key(PLAN, code, inputs, params)
@@ -203,7 +238,7 @@ def _plan(
         rows = [PlanRow(**row) for row in lake.read(snapshot).to_pylist()]
         return snapshot, sorted(rows, key=lambda row: row.table), True
     n_bytes = scan.n_bytes or _sizes(_all_facts(lake, inputs))
-    edges = [(edge.child, edge.parent) for edge in scan.edges if edge.multiset]
+    edges = [(e.child, e.parent) for e in scan.edges if e.multiset and e.child in n_bytes and e.parent in n_bytes]
     plan = retention_plan(n_bytes, edges, apart, settings.retention)
     rows = pa.Table.from_pylist([asdict(row) for row in plan], schema=RETENTION)
     summary = {"n_retired": sum(row.parent is not None for row in plan), "monthly_cost": sum(row.monthly_cost for row in plan)}

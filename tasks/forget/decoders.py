@@ -21,9 +21,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from infra.files import SOURCE
 from infra.ids import U64, subject_text
+from infra.mentions import MAX_ID_BYTES, text_tokens
 from infra.rowhash import UnhashableColumn, row_hashes
-from tasks.forget.locate import MAX_ID_BYTES, quarantined, text_tokens
+from tasks.forget.locate import quarantined
 from tasks.forget.parquet_bytes import MAGIC, NotParquetError, bounds, n_blooms
 from tasks.forget.residue import (
     Findings,
@@ -43,6 +45,7 @@ from tasks.forget.residue import (
     without_names,
 )
 
+_LISTS = re.compile(r"\.(list\.(element|item)|bag\.array_element)\b")  # how Parquet's own paths spell the items of a list
 _PRINTABLE = re.compile(rb"[\x20-\x7e\x80-\xff]{6,}")
 _BATCH_ROWS = 65_536
 _BROKEN = (OSError, EOFError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error)
@@ -69,7 +72,12 @@ def _look_array(tally: Tally, array: Any, path: str, role: Role) -> None:
         _look_array(tally, array.flatten(), f"{path}[]", role)
     else:
         tally.n_cells += len(array)
-        _look_leaves(tally, array, path, role)
+        _look_leaves(tally, array, path, _leaf_role(tally, path, role))
+
+
+def _leaf_role(tally: Tally, path: str, role: Role) -> Role:
+    """The role of a leaf: places name them as lethe.toml does, `cells of people[].id`."""
+    return "subject" if path.casefold().endswith(tuple(f" of {column}" for column in tally.target.columns)) else role
 
 
 def _look_leaves(tally: Tally, array: Any, path: str, role: Role) -> None:
@@ -138,7 +146,8 @@ def _look_parquet(tally: Tally, file: BinaryIO) -> None:
 
 
 def _column_role(tally: Tally, column: str) -> Role:
-    if {column.casefold(), column.casefold().partition(".")[0]} & tally.target.columns:
+    folded = column.casefold()
+    if {folded, folded.partition(".")[0], _LISTS.sub("[]", folded)} & tally.target.columns:
         return "subject"
     return "free" if "_delta_log" in tally.target.name else "other"
 
@@ -146,7 +155,7 @@ def _column_role(tally: Tally, column: str) -> Role:
 def _look_batch(tally: Tally, batch: pa.RecordBatch) -> None:
     if {"table", "raw", "line"} <= set(batch.schema.names):
         tally.n_cells += batch.num_rows
-        if any(quarantined(batch, tally.wanted.kinds, tally.wanted.sought, tally.wanted.keys)):
+        if quarantined(batch, tally.wanted.subjects, tally.wanted.sought, tally.wanted.keys).any():
             hit(tally, "raw lines")
     for column, array in zip(batch.schema.names, batch.columns, strict=True):
         _look_array(tally, array, f"cells of {column}", _column_role(tally, column))
@@ -155,7 +164,7 @@ def _look_batch(tally: Tally, batch: pa.RecordBatch) -> None:
 
 
 def _look_rows(tally: Tally, batch: pa.RecordBatch) -> None:
-    columns = [name for name in batch.schema.names if name != "row_id"]
+    columns = [name for name in batch.schema.names if name not in ("row_id", SOURCE)]
     try:
         hashes = row_hashes(batch, columns, tally.wanted.keys.row)
     except UnhashableColumn:

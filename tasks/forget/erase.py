@@ -21,7 +21,7 @@ from infra.settings import Settings
 from tasks.forget.frames import rewrite_part
 from tasks.forget.ledger import Request
 from tasks.forget.locate import hidden_name, telling_names
-from tasks.forget.plan import QUARANTINE_TABLE, RECORDS, Change, Ground, plan
+from tasks.forget.plan import QUARANTINE_TABLE, RECORDS, Change, Ground, as_sealed, plan
 from tasks.forget.seal import Entry, Seal, digest_of, load, no_rows, save
 
 _NOT_DERIVED = (RECORDS, QUARANTINE_TABLE, "sources", "requests", "certificates")
@@ -29,7 +29,7 @@ _NOT_DERIVED = (RECORDS, QUARANTINE_TABLE, "sources", "requests", "certificates"
 
 @dataclass(frozen=True)
 class TableErasure:
-    """What one table lost. `how`: by its subject column, as a copy of such rows, or by the text of a rejected line.
+    """What one table lost. `how`: by its subject columns, as copies of such rows, or by the text of rejected rows.
 
     `sources` are keyed names of raw files (`locate.hidden_name`); so is the name of a table that holds the id of a subject.
     """
@@ -74,7 +74,7 @@ def erase_subjects(
         ids = [request.request_id for request in requests]
         earlier = load(settings.private_dir / "requests", ids)
         finished = set(_finished(lake, [seal for seal in earlier if set(seal.requests) >= set(ids)]))
-        changes = [change for change in plan(ground) if change.entry.table not in finished]
+        changes = _as_planned(ground, [change for change in plan(ground) if change.entry.table not in finished], earlier)
         done = _committed_before(lake, earlier, changes)
         _seal(settings, ids, earlier, changes)
         tables = [*done, *(_commit(lake, change, ids, workers) for change in changes)]
@@ -113,6 +113,18 @@ def _committed_before(lake: Lake, earlier: Sequence[Seal], changes: Sequence[Cha
     """Tables that a killed run had sealed and committed: their rows are not found any more."""
     planned = {change.entry.table for change in changes}
     return [_from_seal(lake, seal, entry) for seal in earlier for entry in seal.entries if entry.table not in planned]
+
+
+def _as_planned(ground: Ground, changes: Sequence[Change], earlier: Sequence[Seal]) -> list[Change]:
+    """The changes of this run, and those of a killed one that it did not come to and that this run cannot find in full: what led
+    to copies may have gone first, where two tables lead to each other."""
+    planned = {change.entry.table: change for change in changes}
+    for seal, entry in ((sealed, entry) for sealed in earlier for entry in sealed.entries):
+        rows, now_planned = seal.of(entry.table), planned.get(entry.table)
+        n_planned = now_planned.rows.num_rows if now_planned is not None else 0
+        if n_planned < rows.num_rows and ground.lake.snapshot(entry.table).digest == entry.before.digest:
+            planned[entry.table] = as_sealed(ground, entry, rows)
+    return list(planned.values())
 
 
 def _finished(lake: Lake, earlier: Sequence[Seal]) -> Iterator[str]:

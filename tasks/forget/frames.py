@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from infra.contracts import DataFile
-from infra.files import Folder, Part, filesystem, read_part, write_part
+from infra.contracts import MIXED, DataFile
+from infra.files import SOURCE, Folder, Part, filesystem, quarantine_source, read_part, source_key, source_number, write_part
 from infra.ids import I64, U64, Keys
+from infra.mentions import Sought
 from infra.rowhash import row_hashes
 from infra.settings import SubjectSettings
+from infra.subjects import Mask, concerned, roots
 from tasks.forget.decoders import scan_file, scan_name
-from tasks.forget.locate import Mask, Sought, quarantined, rows_of
+from tasks.forget.locate import SubjectsOf, quarantined
 from tasks.forget.residue import Findings, Target, Wanted
 from tasks.forget.seal import NO_ROW_ID
 
+NO_SOURCE = 0
 Hash = tuple[int, int]
 Columns = tuple[str, ...]
 
@@ -33,7 +37,8 @@ def _no_hashes() -> U64:
 
 @dataclass(frozen=True)
 class Hits:
-    """Rows found in one file: positions int64 (n,), row ids (n,), row hashes over the table's columns (n, 2).
+    """Rows found in one file: positions int64 (n,), row ids (n,), row hashes over the table's columns (n, 2), and the numbers of
+    the raw files they came from (n,), `NO_SOURCE` where none is known.
 
     `projected` holds, for each projection asked for, the hashes over its columns.
     """
@@ -42,12 +47,14 @@ class Hits:
     positions: I64 = field(default_factory=_no_ids)
     row_ids: I64 = field(default_factory=_no_ids)
     hashes: U64 = field(default_factory=_no_hashes)
+    sources: I64 = field(default_factory=_no_ids)
     projected: tuple[U64, ...] = ()
 
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One file to write again without the rows at `positions`; `source` names the raw file its rows came from."""
+    """One file to write again without the rows at `positions`; `source` names the raw file that all its rows came from, if it is
+    one and known."""
 
     part: Part
     positions: I64
@@ -62,32 +69,49 @@ def user_columns(schema: pa.Schema) -> list[str]:
 # --- finding rows ---------------------------------------------------------------------------------------------------------------
 
 
-def locate_part(part: Part, subject: SubjectSettings, tokens: frozenset[str], projections: Sequence[Columns], keys: Keys) -> Hits:
-    """The rows of one file whose subject is among the tokens. Other columns are read only where somebody is found."""
-    masks = [rows_of(batch.column(0), subject.kind, tokens, keys) for batch in read_part(part, [subject.column])]
-    mask = np.concatenate([np.zeros(0, np.bool_), *masks])
+def locate_part(
+    part: Part, subjects: Sequence[SubjectSettings], sought: Sought, projections: Sequence[Columns], keys: Keys
+) -> Hits:
+    """The rows of one file that name a requested subject in any subject column. Other columns are read only where somebody is
+    found."""
+    columns = roots(part.schema, subjects)
+    mask = _joined([concerned(batch, subjects, sought, keys) for batch in read_part(part, columns)])
     return _hits(part, mask, projections, keys) if mask.any() else Hits(part, projected=tuple(_no_hashes() for _ in projections))
 
 
-def locate_quarantined(part: Part, kinds: Mapping[str, str], sought: Sought, keys: Keys) -> Hits:
-    """The rows of one quarantine file whose raw text names one of the subjects."""
-    found = [np.array([bool(token) for token in quarantined(batch, kinds, sought, keys)], np.bool_) for batch in read_part(part)]
-    mask = np.concatenate([np.zeros(0, np.bool_), *found])
-    return _hits(part, mask, (), keys) if mask.any() else Hits(part)
+def locate_quarantined(part: Part, subjects: SubjectsOf, sought: Sought, keys: Keys) -> Hits:
+    """The rows of one quarantine file that name one of the subjects."""
+    mask = _joined([quarantined(batch, subjects, sought, keys) for batch in read_part(part)])
+    if not mask.any():
+        return Hits(part)
+    named = [_named_sources(batch.filter(pa.array(wanted))) for batch, wanted in _with_mask(part, mask, ["table", "source"])]
+    return replace(_hits(part, mask, (), keys), sources=np.concatenate(named))
+
+
+def _joined(masks: Sequence[Mask]) -> Mask:
+    return np.concatenate([np.zeros(0, np.bool_), *masks])
+
+
+def _named_sources(rows: pa.RecordBatch) -> I64:
+    """The numbers of the raw files of rejected rows, which say themselves where they come from."""
+    named = zip(rows["table"].to_pylist(), rows["source"].to_pylist(), strict=True)
+    return np.array([source_number(source_key(quarantine_source(table, uri))) for table, uri in named], np.int64)
 
 
 def _hits(part: Part, mask: Mask, projections: Sequence[Columns], keys: Keys) -> Hits:
     """What is to be known of the masked rows of a file before they are gone."""
     columns = user_columns(part.schema)
-    ids, hashes, projected = [_no_ids()], [_no_hashes()], [[_no_hashes()] for _ in projections]
-    for batch, wanted in _with_mask(part, mask):
+    ids, sources, hashes, projected = [_no_ids()], [_no_ids()], [_no_hashes()], [[_no_hashes()] for _ in projections]
+    for batch, wanted in _with_mask(part, mask, with_source=True):
         rows = batch.filter(pa.array(wanted))
         ids.append(_row_ids(rows))
+        sources.append(np.asarray(pc.fill_null(rows.column(SOURCE), NO_SOURCE)))
         hashes.append(row_hashes(rows, columns, keys.row))
         for held, projection in zip(projected, projections, strict=True):
             held.append(row_hashes(rows, projection, keys.row))
     joined = tuple(np.concatenate(held) for held in projected)
-    return Hits(part, np.flatnonzero(mask).astype(np.int64), np.concatenate(ids), np.concatenate(hashes), joined)
+    positions = np.flatnonzero(mask).astype(np.int64)
+    return Hits(part, positions, np.concatenate(ids), np.concatenate(hashes), np.concatenate(sources), joined)
 
 
 def _row_ids(rows: pa.RecordBatch) -> I64:
@@ -96,9 +120,11 @@ def _row_ids(rows: pa.RecordBatch) -> I64:
     return np.asarray(rows.column("row_id")).astype(np.int64)
 
 
-def _with_mask(part: Part, mask: Mask, columns: Sequence[str] | None = None) -> Iterator[tuple[pa.RecordBatch, Mask]]:
+def _with_mask(
+    part: Part, mask: Mask, columns: Sequence[str] | None = None, *, with_source: bool = False
+) -> Iterator[tuple[pa.RecordBatch, Mask]]:
     start = 0
-    for batch in read_part(part, columns):
+    for batch in read_part(part, columns, with_source=with_source):
         yield batch, mask[start : start + batch.num_rows]
         start += batch.num_rows
 
@@ -151,14 +177,24 @@ def find_copies(part: Part, columns: Columns, wanted: Mapping[Hash, int], keys: 
 
 
 def rewrite_part(job: Rewrite, folder: Folder) -> DataFile | None:
-    """Write a file again without the named positions, every copy of a row apart; None when no row is left."""
-    mask = np.zeros(job.part.file.n_rows, np.bool_)
+    """Write a file again without the named positions, every copy of a row apart; None when no row is left. Every row that stays
+    still says which raw file it came from."""
+    mask, file = np.zeros(job.part.file.n_rows, np.bool_), job.part.file
     mask[job.positions] = True
     if mask.all():
         return None
-    kept = (batch.filter(pa.array(~erased)) for batch, erased in _with_mask(job.part, mask))
-    schema, stats = job.part.schema, list(job.part.file.stats)
-    return write_part(folder, kept, schema, source=job.source, stats=stats, digest_columns=user_columns(schema))
+    mixed = file.source == MIXED or (file.source != "" and not job.source)
+    kept = (batch.filter(pa.array(~erased)) for batch, erased in _with_mask(job.part, mask, with_source=mixed))
+    return write_part(
+        folder,
+        kept,
+        job.part.schema,
+        source=job.source,
+        stats=list(file.stats),
+        digest_columns=user_columns(job.part.schema),
+        mixed=mixed,
+        partition=file.partition,
+    )
 
 
 # --- the residue scan -----------------------------------------------------------------------------------------------------------

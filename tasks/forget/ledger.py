@@ -13,11 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from infra.contracts import REQUESTS, CommitConflict, LetheError, Lineage
+from infra.contracts import REQUESTS, CommitConflict, LetheError, Lineage, Snapshot
 from infra.files import write_part
 from infra.ids import key_of, subject_text, subject_token
-from infra.lake import Lake
-from tasks.forget.locate import MAX_ID_BYTES
+from infra.lake import Lake, no_table
+from infra.mentions import MAX_ID_BYTES
 
 TABLE = "requests"
 RECEIVED, ERASED, RETRAINED, CERTIFIED = STATES = ("received", "erased", "retrained", "certified")
@@ -52,7 +52,7 @@ def register(lake: Lake, subjects: Sequence[tuple[str, Any]], *, kinds: Collecti
     tokens = [(kind, _token(lake, kind, value, kinds)) for kind, value in subjects]
     for attempt in range(_TRIES):
         try:
-            with lake.writing():
+            with lake.writing(shared=True):
                 return _register(lake, tokens)
         except CommitConflict:
             if attempt == _TRIES - 1:
@@ -70,7 +70,8 @@ def _token(lake: Lake, kind: str, value: Any, kinds: Collection[str]) -> str:
 
 
 def _register(lake: Lake, tokens: Sequence[tuple[str, str]]) -> list[str]:
-    known = requests(lake)
+    before = _newest(lake)
+    known = _requests(lake, before)
     open_ids = {r.subject: r.request_id for r in known if r.state != CERTIFIED}
     n_asked = dict[str, int]()
     for request in known:
@@ -80,8 +81,12 @@ def _register(lake: Lake, tokens: Sequence[tuple[str, str]]) -> list[str]:
         if token not in open_ids:
             open_ids[token] = key_of("request", kind, token, n_asked.get(token, 0))[:16]
             rows.append(_row(open_ids[token], kind, token, RECEIVED, {}))
-    _append(lake, rows)
+    _append(lake, rows, before)
     return [open_ids[token] for _, token in tokens]
+
+
+def _newest(lake: Lake) -> Snapshot:
+    return lake.snapshot(TABLE) if lake.exists(TABLE) else no_table(TABLE)
 
 
 def _row(request_id: str, kind: str, token: str, state: str, detail: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,21 +94,23 @@ def _row(request_id: str, kind: str, token: str, state: str, detail: Mapping[str
     return {"request_id": request_id, "kind": kind, "subject": token, "state": state, "at": datetime.now(UTC), "detail": text}
 
 
-def _append(lake: Lake, rows: list[dict[str, Any]]) -> None:
+def _append(lake: Lake, rows: list[dict[str, Any]], before: Snapshot) -> None:
+    """Add rows to the ledger as it was read; raises `CommitConflict` if it is another one by now."""
     if not rows:
         return
-    before = lake.snapshot(TABLE) if lake.exists(TABLE) else None
     table = pa.Table.from_pylist(rows, schema=REQUESTS)
     file = write_part(lake.folder(TABLE), table.to_batches(), REQUESTS)
-    key = key_of("ledger", before.digest if before else "", file.digest)
+    key = key_of("ledger", before.digest, file.digest)
     lake.commit(TABLE, REQUESTS, [file], lineage=Lineage("ledger", key, ""), expect=before)
 
 
 def requests(lake: Lake) -> list[Request]:
     """All requests as they stand, oldest first."""
-    if not lake.exists(TABLE):
-        return []
-    rows = lake.read(lake.snapshot(TABLE)).to_pylist()
+    return _requests(lake, _newest(lake))
+
+
+def _requests(lake: Lake, ledger: Snapshot) -> list[Request]:
+    rows = lake.read(ledger).to_pylist() if ledger.version >= 0 else []
     grouped = dict[str, list[dict[str, Any]]]()
     for row in sorted(rows, key=lambda row: (row["at"], row["request_id"])):
         grouped.setdefault(row["request_id"], []).append(row)
@@ -133,7 +140,7 @@ def advance(lake: Lake, request_ids: str | Sequence[str], state: str, detail: Ma
     wanted = [request_ids] if isinstance(request_ids, str) else request_ids
     with lake.writing():
         found = [r for r in pick(lake, wanted) if STATES.index(r.state) < STATES.index(state)]
-        _append(lake, [_row(r.request_id, r.kind, r.subject, state, detail) for r in found])
+        _append(lake, [_row(r.request_id, r.kind, r.subject, state, detail) for r in found], _newest(lake))
 
 
 def suppressed(lake: Lake) -> frozenset[str]:

@@ -1,12 +1,12 @@
 """The plan of an erasure: which rows of which files go, found before anything is written. It changes nothing.
 
-Rows of a subject are found by the table's subject column. Copies of them in tables that lack the column are found by content,
-along the containments that the dedup stage found; rejected lines by the words of their raw text.
+Rows of a subject are found by the table's subject columns, any of them. Copies of them in tables that lack such a column are
+found by content, along the containments that the dedup stage found; rejected rows by what their raw text says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,11 +14,12 @@ import numpy as np
 import pyarrow as pa
 
 from infra.cluster import Workers
-from infra.contracts import Snapshot
-from infra.files import quarantine_source, source_key
+from infra.contracts import MIXED, DataFile, LetheError, Snapshot
+from infra.files import quarantine_source, source_key, source_number
 from infra.ids import I64, U64
 from infra.lake import Lake
 from infra.settings import Settings, SubjectSettings
+from infra.subjects import Mask, is_absent, missing, remembered
 from tasks.forget.frames import (
     Columns,
     Copies,
@@ -31,14 +32,21 @@ from tasks.forget.frames import (
     locate_quarantined,
     user_columns,
 )
-from tasks.forget.locate import Mask, hidden_name
+from tasks.forget.locate import hidden_name
 from tasks.forget.seal import Entry, lost_rows, no_rows
 
 RECORDS = "records/"
 QUARANTINE_TABLE = "quarantine"
 BY_SUBJECT, BY_COPY, BY_TEXT = "subject", "copy", "text"
 
+_NO_NUMBERS = np.empty(0, np.int64)
+
+Subjects = tuple[SubjectSettings, ...]
 Doomed = list[tuple[Hits, Mask]]
+
+
+class UnreadableSubjectError(LetheError):
+    """A table has a subject's column, but its type holds no ids where lethe.toml says."""
 
 
 @dataclass(frozen=True)
@@ -73,23 +81,35 @@ class Ground:
         return {table: tuple(user_columns(self.lake.schema(snapshot))) for table, snapshot in self.snapshots.items()}
 
     @cached_property
-    def subjects(self) -> dict[str, SubjectSettings]:
-        """The subject column of each table that has one of a kind asked for. Not every table of a collection has the column."""
-        found = {table: subject_of(self.lake, self.settings, table) for table in self.snapshots}
-        return {t: s for t, s in found.items() if s is not None and s.kind in self.sought and s.column in self.columns[t]}
+    def subjects(self) -> dict[str, Subjects]:
+        """The subjects of a kind asked for that each table has, if any. Not every table of a collection has their columns; raises
+        `UnreadableSubjectError` where a column is there, or must be, and no ids are found.
+        """
+        found = {table: self._subjects_of(table, snapshot) for table, snapshot in self.snapshots.items()}
+        return {table: subjects for table, subjects in found.items() if subjects}
+
+    def _subjects_of(self, table: str, snapshot: Snapshot) -> Subjects:
+        schema = pa.schema([field for field in self.lake.schema(snapshot) if field.name != "row_id"])
+        is_fixed = table.removeprefix(RECORDS) in self.settings.tables and len(schema) > 0
+        asked = [subject for subject in subjects_of(self.lake, self.settings, table) if subject.kind in self.sought]
+        present = tuple(subject for subject in asked if is_fixed or not is_absent(schema, subject))
+        for subject in present:
+            if (why := missing(schema, subject)) is not None:
+                raise UnreadableSubjectError(f"{table}, subject: {why}. Correct lethe.toml, then run: lethe forget")
+        return present
 
     @cached_property
     def edges(self) -> list[Edge]:
         return _edges(self.lake, self.containment) if self.containment is not None else []
 
     @cached_property
-    def sources(self) -> dict[str, tuple[str, str]]:
-        return sources_of(self.lake)
+    def sources(self) -> dict[int, tuple[str, str]]:
+        return {source_number(key): names for key, names in sources_of(self.lake).items()}
 
 
 @dataclass(frozen=True)
 class _Found:
-    """A table whose subject column was searched: what was found in its files, and the neighbours that may hold copies."""
+    """A table whose subject columns were searched: what was found in its files, and the neighbours that may hold copies."""
 
     table: str
     near: tuple[tuple[str, bool], ...]
@@ -101,20 +121,35 @@ class _Found:
 
 
 def plan(ground: Ground) -> list[Change]:
-    """The changes in the order of their commits: copies first, then the rows they were found by, then rejected lines."""
+    """The changes in the order of their commits: copies first, then the rows they were found by, then rejected rows.
+
+    A table may hold both: rows that its own subject columns tell of, and copies of rows that another table's column tells of.
+    """
     found = [one for one in (_search(ground, table) for table in ground.subjects) if one.n_rows]
-    copies = [_change(ground, BY_COPY, table, doomed) for table, doomed in _copies(ground, found)]
-    originals = [_change(ground, BY_SUBJECT, one.table, _all_gone(one.hits)) for one in found]
-    return [*copies, *originals, *_rejected(ground)]
+    own = {one.table: _all_gone(one.hits) for one in found}
+    copies = _copies(ground, found, own)
+    alone = [_change(ground, BY_COPY, table, doomed) for table, doomed in copies.items() if table not in own]
+    both = [_change(ground, BY_SUBJECT, table, union([own[table], copies[table]])) for table in own if table in copies]
+    originals = [_change(ground, BY_SUBJECT, table, doomed) for table, doomed in own.items() if table not in copies]
+    return [*alone, *both, *originals, *_rejected(ground)]
+
+
+def as_sealed(ground: Ground, entry: Entry, rows: pa.Table) -> Change:
+    """What a table was to lose when an earlier run sealed its plan, found again by content: what led to it may be gone by now."""
+    wanted, n_doomed = _distinct(np.column_stack([np.asarray(rows["low"]), np.asarray(rows["high"])]))
+    snapshot = ground.lake.snapshot(entry.table)
+    columns = tuple(user_columns(ground.lake.schema(snapshot)))
+    copies = ground.workers.map(find_copies, ground.lake.parts(snapshot), columns, wanted, ground.lake.keys)
+    n_kept = _counted([one.indices for one in copies], len(wanted)) - n_doomed
+    return _change(ground, entry.how, entry.table, choose(copies, n_doomed, n_kept, multiset=True))
 
 
 def _search(ground: Ground, table: str) -> _Found:
-    """Who of the requested subjects is in a table, by its subject column."""
-    subject = ground.subjects[table]
-    near = _neighbours(ground, table, subject.kind)
+    """Which rows of a table name a requested subject, by its subject columns."""
+    near = _neighbours(ground, table)
     shared = [shared_columns(ground.columns[table], ground.columns[name]) for name, _ in near]
     parts = ground.lake.parts(ground.snapshots[table])
-    hits = ground.workers.map(locate_part, parts, subject, ground.sought[subject.kind], shared, ground.lake.keys)
+    hits = ground.workers.map(locate_part, parts, ground.subjects[table], ground.sought, shared, ground.lake.keys)
     return _Found(table, near, tuple(hits))
 
 
@@ -122,8 +157,8 @@ def _rejected(ground: Ground) -> list[Change]:
     if not ground.lake.exists(QUARANTINE_TABLE):
         return []
     parts = ground.lake.parts(ground.lake.snapshot(QUARANTINE_TABLE))
-    kinds = kinds_of_tables(ground.lake, ground.settings)
-    hits = ground.workers.map(locate_quarantined, parts, kinds, ground.sought, ground.lake.keys)
+    subjects = subjects_of_tables(ground.lake, ground.settings)
+    hits = ground.workers.map(locate_quarantined, parts, subjects, ground.sought, ground.lake.keys)
     change = _change(ground, BY_TEXT, QUARANTINE_TABLE, _all_gone(hits))
     return [change] if change.jobs else []
 
@@ -135,11 +170,18 @@ def _all_gone(hits: Sequence[Hits]) -> Doomed:
 def _change(ground: Ground, how: str, table: str, doomed: Doomed) -> Change:
     before = ground.lake.snapshot(table)
     touched = [(one, gone) for one, gone in doomed if len(one.positions)]
-    named = [ground.sources.get(one.part.file.source, ("", "")) for one, _ in touched]
-    jobs = tuple(Rewrite(one.part, one.positions, written) for (one, _), (written, _) in zip(touched, named, strict=True))
-    sources = tuple(sorted({hidden_name(uri, ground.lake.keys) for _, uri in named if uri}))
+    jobs = tuple(Rewrite(one.part, one.positions, _source_of(ground, one.part.file)) for one, _ in touched)
+    numbers = np.unique(np.concatenate([_NO_NUMBERS, *(one.sources for one, _ in touched)])).tolist()
+    uris = {ground.sources[number][1] for number in numbers if number in ground.sources}
+    sources = tuple(sorted(hidden_name(uri, ground.lake.keys) for uri in uris))
     rows = pa.concat_tables([no_rows(), *(lost_rows(table, one.row_ids, one.hashes, gone) for one, gone in touched)])
     return Change(Entry(table, how, before, len(jobs), sources), rows, jobs)
+
+
+def _source_of(ground: Ground, file: DataFile) -> str:
+    """The source that a data file was written for, as its writer named it; empty where there are several or none is known."""
+    known = ground.sources.get(source_number(file.source)) if file.source not in ("", MIXED) else None
+    return known[0] if known is not None else ""
 
 
 # --- what the settings and the lake say -----------------------------------------------------------------------------------------
@@ -151,34 +193,33 @@ def knows(settings: Settings, table: str) -> bool:
     return name in settings.tables or any(name.startswith(f"{collection}/") for collection in settings.collections)
 
 
-def subject_of(lake: Lake, settings: Settings, table: str) -> SubjectSettings | None:
-    """The subject column of a table of records (its name with or without `records/`); None where there is none.
+def subjects_of(lake: Lake, settings: Settings, table: str) -> Subjects:
+    """The subjects of a table of records (its name with or without `records/`), none or several.
 
     Of a table that lethe.toml has no more, its log still tells what ingest went by.
     """
     name = table.removeprefix(RECORDS)
-    return settings.table(name).subject if knows(settings, name) else _declared(lake, RECORDS + name)
+    return settings.table(name).subjects if knows(settings, name) else _declared(lake, RECORDS + name)
 
 
-def _declared(lake: Lake, table: str) -> SubjectSettings | None:
-    said = lake.lineage(lake.snapshot(table)).params.get("subject") if lake.exists(table) else None
-    return SubjectSettings(kind=said[0], column=said[1]) if said else None
+def _declared(lake: Lake, table: str) -> Subjects:
+    return remembered(lake.lineage(lake.snapshot(table)).params) if lake.exists(table) else ()
 
 
 def subject_kinds(lake: Lake, settings: Settings) -> frozenset[str]:
     """All kinds of subjects that some table has, in lethe.toml or in the lake alone."""
-    sections = [*settings.tables.values(), *settings.collections.values()]
+    sections = [section.subjects for section in (*settings.tables.values(), *settings.collections.values())]
     left = [_declared(lake, table) for table in lake.tables("records") if not knows(settings, table)]
-    return frozenset(subject.kind for subject in (*(section.subject for section in sections), *left) if subject is not None)
+    return frozenset(subject.kind for subjects in (*sections, *left) for subject in subjects)
 
 
-def kinds_of_tables(lake: Lake, settings: Settings) -> dict[str, str]:
-    """The kind of subject of each table that has one, by the name that the quarantine gives it."""
+def subjects_of_tables(lake: Lake, settings: Settings) -> dict[str, Subjects]:
+    """The subjects of each table that has any, by the name that the quarantine gives it."""
     names = {table.removeprefix(RECORDS) for table in lake.tables("records")} | set(settings.tables)
     if lake.exists(QUARANTINE_TABLE):
         names |= set(lake.read(lake.snapshot(QUARANTINE_TABLE), ["table"])["table"].unique().to_pylist())
-    found = {name: subject_of(lake, settings, name) for name in names if name}
-    return {name: subject.kind for name, subject in found.items() if subject is not None}
+    found = {name: subjects_of(lake, settings, name) for name in names if name}
+    return {name: subjects for name, subjects in found.items() if subjects}
 
 
 def sources_of(lake: Lake) -> dict[str, tuple[str, str]]:
@@ -211,17 +252,19 @@ def _edges(lake: Lake, containment: Snapshot) -> list[Edge]:
     return sorted({Edge(RECORDS + r["child"], RECORDS + r["parent"], bool(r["multiset"])) for r in rows}, key=str)
 
 
-def _neighbours(ground: Ground, table: str, kind: str) -> tuple[tuple[str, bool], ...]:
-    """Tables joined to this one by containment that have no subject column of the kind, with `multiset`.
+def _neighbours(ground: Ground, table: str) -> tuple[tuple[str, bool], ...]:
+    """Tables joined to this one by containment that lack one of its subjects, with `multiset`.
 
     A child holds some of the columns. A parent (nobody declared its subject) holds the whole row and more.
     """
     joined = ((edge.other(table), edge.multiset) for edge in ground.edges)
-    return tuple((other, multiset) for other, multiset in joined if other in ground.snapshots and _lacks(ground, other, kind))
+    return tuple((other, multiset) for other, multiset in joined if other in ground.snapshots and _lacks(ground, other, table))
 
 
-def _lacks(ground: Ground, table: str, kind: str) -> bool:
-    return table not in ground.subjects or ground.subjects[table].kind != kind
+def _lacks(ground: Ground, other: str, table: str) -> bool:
+    """Whether rows that one of a table's subjects tells of would not be told of by the same subject of another table."""
+    theirs = {(subject.kind, subject.column.casefold()) for subject in ground.subjects.get(other, ())}
+    return any((subject.kind, subject.column.casefold()) not in theirs for subject in ground.subjects[table])
 
 
 def shared_columns(mine: Sequence[str], theirs: Sequence[str]) -> Columns:
@@ -231,19 +274,20 @@ def shared_columns(mine: Sequence[str], theirs: Sequence[str]) -> Columns:
     return shared if len(shared) == min(len(mine), len(theirs)) else ()
 
 
-def _copies(ground: Ground, found: Sequence[_Found]) -> list[tuple[str, Doomed]]:
-    """For each table that holds copies of erased rows: which of its rows go, and whether any like them stay."""
+def _copies(ground: Ground, found: Sequence[_Found], own: Mapping[str, Doomed]) -> dict[str, Doomed]:
+    """For each table that holds copies of erased rows: which of its rows go, and whether any like them stay. `own` are the rows
+    that tables lose anyway."""
     per_table = dict[str, list[Doomed]]()
     for original in found:
         for edge, (name, multiset) in enumerate(original.near):
-            doomed = _doomed(ground, original, edge, name, multiset=multiset)
+            doomed = _doomed(ground, original, edge, name, own.get(name, []), multiset=multiset)
             if any(len(hits.positions) for hits, _ in doomed):
                 per_table.setdefault(name, []).append(doomed)
-    return [(name, union(plans)) for name, plans in sorted(per_table.items())]
+    return {name: union(plans) for name, plans in sorted(per_table.items())}
 
 
-def _doomed(ground: Ground, original: _Found, edge: int, name: str, *, multiset: bool) -> Doomed:
-    """Along one edge, the rows of a neighbour to erase in each of its files."""
+def _doomed(ground: Ground, original: _Found, edge: int, name: str, own: Doomed, *, multiset: bool) -> Doomed:
+    """Along one edge, the rows of a neighbour to erase in each of its files, beside those that it loses anyway."""
     theirs, mine = ground.columns[name], ground.columns[original.table]
     wanted, n_erased = _distinct(np.concatenate([hits.projected[edge] for hits in original.hits]))
     shared = shared_columns(mine, theirs)
@@ -252,7 +296,8 @@ def _doomed(ground: Ground, original: _Found, edge: int, name: str, *, multiset:
     counts = ground.workers.map(count_retained, original.hits, shared, wanted, ground.lake.keys)
     parts = ground.lake.parts(ground.snapshots[name])
     copies = ground.workers.map(find_copies, parts, shared_columns(theirs, mine), wanted, ground.lake.keys)
-    return choose(copies, n_erased, sum(counts, np.zeros(len(wanted), np.int64)), multiset=multiset)
+    n_kept = sum(counts, np.zeros(len(wanted), np.int64))
+    return choose(copies, n_erased, n_kept, multiset=multiset, taken=[hits.positions for hits, _ in own])
 
 
 def _distinct(hashes: U64) -> tuple[dict[Hash, int], I64]:
@@ -261,23 +306,34 @@ def _distinct(hashes: U64) -> tuple[dict[Hash, int], I64]:
     return {(int(low), int(high)): i for i, (low, high) in enumerate(unique)}, counts.astype(np.int64)
 
 
-def choose(copies: Sequence[Copies], n_erased: I64, n_kept: I64, *, multiset: bool) -> Doomed:
+def choose(copies: Sequence[Copies], n_erased: I64, n_kept: I64, *, multiset: bool, taken: Sequence[I64] = ()) -> Doomed:
     """Which of the rows that equal erased ones go: so many that containment holds again.
 
     Of a row that the original keeps nowhere, all copies go. Of one that it still has `n_kept` times (as another person's), a
-    contained multiset keeps as many; a set loses at most as many as the original lost. Equal rows are alike: the first ones stay.
+    contained multiset keeps as many; a set loses at most as many as the original lost. Equal rows are alike: the first ones stay,
+    but those at the positions `taken` (a file each) go in any case and count.
     """
-    n_found = np.bincount(np.concatenate([np.empty(0, np.int64), *(c.indices for c in copies)]), minlength=len(n_erased))
+    taken = taken or [_NO_NUMBERS] * len(copies)
+    free = [~np.isin(one.hits.positions, positions) for one, positions in zip(copies, taken, strict=True)]
+    n_found = _counted([one.indices for one in copies], len(n_erased))
+    n_free = _counted([one.indices[mine] for one, mine in zip(copies, free, strict=True)], len(n_erased))
     surplus = np.maximum(n_found - n_kept, 0)
     n_doomed = surplus if multiset else np.where(n_kept == 0, n_found, np.minimum(surplus, n_erased))
+    n_stay = np.minimum(n_found - n_doomed, n_free)
     seen = np.zeros(len(n_erased), np.int64)
     chosen = Doomed()
-    for one in copies:
-        rank = _ranks(one.indices, seen)
-        doomed = rank >= (n_found - n_doomed)[one.indices]
-        gone = (n_doomed == n_found)[one.indices]
+    for one, mine in zip(copies, free, strict=True):
+        rank = np.full(len(mine), -1, np.int64)
+        rank[mine] = _ranks(one.indices[mine], seen)
+        doomed = rank >= n_stay[one.indices]
+        gone = (n_stay == 0)[one.indices]
         chosen.append((_subset(one.hits, doomed), gone[doomed]))
     return chosen
+
+
+def _counted(indices: Sequence[I64], n: int) -> I64:
+    """How often each index occurs, int64 (n,)."""
+    return np.bincount(np.concatenate([_NO_NUMBERS, *indices]), minlength=n).astype(np.int64)
 
 
 def _ranks(indices: I64, seen: I64) -> I64:
@@ -290,7 +346,7 @@ def _ranks(indices: I64, seen: I64) -> I64:
 
 
 def _subset(hits: Hits, mask: Mask) -> Hits:
-    return Hits(hits.part, hits.positions[mask], hits.row_ids[mask], hits.hashes[mask])
+    return Hits(hits.part, hits.positions[mask], hits.row_ids[mask], hits.hashes[mask], hits.sources[mask])
 
 
 def union(plans: Sequence[Doomed]) -> Doomed:
@@ -303,4 +359,5 @@ def _joined(doomed: Sequence[tuple[Hits, Mask]]) -> tuple[Hits, Mask]:
     distinct, first = np.unique(positions, return_index=True)
     ids = np.concatenate([one.row_ids for one, _ in doomed])[first]
     hashes = np.concatenate([one.hashes for one, _ in doomed])[first]
-    return Hits(doomed[0][0].part, distinct, ids, hashes), np.isin(distinct, positions[gone])
+    sources = np.concatenate([one.sources for one, _ in doomed])[first]
+    return Hits(doomed[0][0].part, distinct, ids, hashes, sources), np.isin(distinct, positions[gone])

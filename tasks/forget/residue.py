@@ -22,7 +22,8 @@ from typing import Any, Literal
 import numpy as np
 
 from infra.ids import I64, Keys, subject_text
-from tasks.forget.locate import MAX_ID_BYTES, name_pieces, text_tokens, token_maker, unquoted
+from infra.mentions import MAX_ID_BYTES, text_tokens, token_maker
+from tasks.forget.locate import SubjectsOf, name_pieces, unquoted
 
 Role = Literal["subject", "other", "free"]
 
@@ -39,14 +40,14 @@ NAME = "(name)"
 class Wanted:
     """What to look for: the tokens of each kind, erased row ids (sorted), and 128-bit hashes of erased rows; small.
 
-    `kinds` gives the kind of subject of each table that has one; quarantined lines are searched for the kind of their table.
+    `subjects` gives the subjects of each table that has any; quarantined rows are searched for those of their table.
     `names` are names of tables and raw files that hold an id, longest first, and `bare` those of them that may be nothing but
     an id: they are names only where a stage's log tells of its inputs.
     """
 
     keys: Keys
     sought: dict[str, frozenset[str]]
-    kinds: dict[str, str]
+    subjects: SubjectsOf
     row_ids: I64
     hashes: frozenset[int]
     names: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ class Wanted:
 class Target:
     """One object to decode: its URI, the name that reports give it, and what is known about its table.
 
-    `columns` holds the subject columns (case folded); with `known`, all other columns are known to be none.
+    `columns` holds the subject columns (case folded), or paths into them; with `known`, all other columns are known to be none.
     """
 
     uri: str
@@ -276,9 +277,11 @@ def look_json(tally: Tally, document: Any, path: str) -> None:
 def _role_of(tally: Tally, column: str, place: str) -> Role:
     if not place.endswith(_BOUNDS):
         return "free"
-    if column.casefold() in tally.target.columns:
+    folded = column.casefold()
+    if folded in tally.target.columns:
         return "subject"
-    return "other" if tally.target.known else "free"
+    leads_on = any(path.startswith((f"{folded}.", f"{folded}[]")) for path in tally.target.columns)
+    return "other" if tally.target.known and not leads_on else "free"
 
 
 def _column_in(place: str, columns: frozenset[str]) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ from infra.contracts import LetheError
 from infra.files import filesystem
 from infra.ids import I64
 from infra.lake import Lake
-from infra.settings import Settings
+from infra.settings import Settings, SubjectSettings
 from tasks.forget.frames import scan_objects
 from tasks.forget.locate import telling_names
-from tasks.forget.plan import RECORDS, kinds_of_tables, knows, sources_of, subject_of
+from tasks.forget.plan import RECORDS, knows, sources_of, subjects_of, subjects_of_tables
 from tasks.forget.residue import Findings, Target, Wanted
 from tasks.forget.seal import Seal
 
 _GROUP_BYTES = 32 << 20
 _GROUP_OBJECTS = 64
 _SEALED = "requests/"
-_SECRET = ("secret", "lake.lock", "public_key.pem")
+_SECRET = ("secret", "public_key.pem")
 
 
 class ResidueError(LetheError):
@@ -63,7 +63,7 @@ def scan(
     tables, files = _named_for(lake, sought)
     forms, bare = _written_forms(lake, tables)
     names = tuple(sorted({*forms, *files, *map(urllib.parse.quote, files)}, key=lambda name: (-len(name), name)))
-    wanted = Wanted(lake.keys, dict(sought), kinds_of_tables(lake, settings), row_ids, hashes, names, bare)
+    wanted = Wanted(lake.keys, dict(sought), subjects_of_tables(lake, settings), row_ids, hashes, names, bare)
     groups = list(_groups([*_lake_targets(lake, settings, sought), *_other_targets(settings, sought)]))
     found = sum(workers.map(scan_objects, groups, wanted), Findings())
     return Residue(**asdict(found), n_names=len(tables) + len(files), seconds=round(time.perf_counter() - start, 3))
@@ -129,16 +129,20 @@ def _described(target: Target, columns: frozenset[str], known: bool) -> Target:
 
 
 def _columns_of(lake: Lake, settings: Settings, table: str, sought: Mapping[str, frozenset[str]]) -> frozenset[str] | None:
-    """The subject column of a table, if it is of a kind asked for; None where neither the settings nor its log tell of one."""
-    subject = subject_of(lake, settings, table)
-    if subject is None and not knows(settings, table):
+    """The subject columns of a table that are of a kind asked for; None where neither the settings nor its log tell of any."""
+    subjects = subjects_of(lake, settings, table)
+    if not subjects and not knows(settings, table):
         return None
-    return frozenset({subject.column.casefold()}) if subject and subject.kind in sought else frozenset()
+    return _folded(subjects, sought)
 
 
 def _all_columns(settings: Settings, sought: Mapping[str, frozenset[str]]) -> frozenset[str]:
     sections = [*settings.tables.values(), *settings.collections.values()]
-    return frozenset(s.subject.column.casefold() for s in sections if s.subject and s.subject.kind in sought)
+    return _folded((subject for section in sections for subject in section.subjects), sought)
+
+
+def _folded(subjects: Iterable[SubjectSettings], sought: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    return frozenset(subject.column.casefold() for subject in subjects if subject.kind in sought)
 
 
 def _other_targets(settings: Settings, sought: Mapping[str, frozenset[str]]) -> Iterator[Target]:

@@ -21,6 +21,7 @@ from infra.cluster import Scheduler, Workers, connect
 from infra.contracts import CERTIFICATES, Lineage, Snapshot
 from infra.discretion import discreet
 from infra.files import write_part
+from infra.foreign import registered
 from infra.ids import key_of
 from infra.lake import Lake
 from infra.settings import Settings
@@ -210,7 +211,7 @@ def _envelopes(
     last: bytes,
 ) -> dict[str, bytes]:
     """The signed envelope of each request; each names the digest of the one before it, the first that of `last`, if any."""
-    common = _common(settings, erased, redone, residue)
+    common = _common(lake, settings, erased, redone, residue)
     previous, signed = digest_of(last) if last else "", dict[str, bytes]()
     for request in requests:
         proof = {"absence": absence(redone["subjects"], request.subject)} if "subjects" in redone else {}
@@ -220,7 +221,7 @@ def _envelopes(
     return signed
 
 
-def _common(settings: Settings, erased: EraseResult, redone: Mapping[str, Any], residue: Residue) -> dict[str, Any]:
+def _common(lake: Lake, settings: Settings, erased: EraseResult, redone: Mapping[str, Any], residue: Residue) -> dict[str, Any]:
     tables = [{**table.as_json(), "purge": dict(table.purge or {})} for table in erased.tables]
     return {
         "batch": list(erased.requests),
@@ -228,7 +229,7 @@ def _common(settings: Settings, erased: EraseResult, redone: Mapping[str, Any], 
         "redone": {key: redone[key] for key in ("stages", "models", "revoked", "retired") if key in redone},
         "residue": residue.as_json(),
         "environment": dict(redone.get("environment") or environment()),
-        "not_covered": _not_covered(settings, erased, redone, residue),
+        "not_covered": _not_covered(settings, erased, redone, residue, n_foreign=len(registered(lake))),
         "replay": _replay(redone),
     }
 
@@ -257,13 +258,16 @@ def _moment(told: Any, earliest: str) -> str:
     return max(moment, datetime.fromisoformat(earliest)).isoformat(timespec="microseconds")
 
 
-def _not_covered(settings: Settings, erased: EraseResult, redone: Mapping[str, Any], residue: Residue) -> list[str]:
+def _not_covered(
+    settings: Settings, erased: EraseResult, redone: Mapping[str, Any], residue: Residue, *, n_foreign: int
+) -> list[str]:
     """What the certificate does not vouch for. Raw files stand under keyed names: their own may say whose they are."""
     raw = sorted({source for table in erased.tables for source in table.sources})
     said = {
         "the database of the tracking server (its artifacts were scanned)": tracking_file(settings) is None,
         f"{len(raw)} raw files are not rewritten; the subject's rows in them are refused at ingest. The lake's table `sources` "
         f"has their names, here they are keyed: {', '.join(raw)}": bool(raw),
+        f"{n_foreign} registered tables of other writers, to which Lethe does not write": n_foreign > 0,
         f"{residue.n_names} tables and raw files have the id of a requested subject in their name, and keep it": residue.n_names
         > 0,
     }

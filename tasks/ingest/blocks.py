@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from infra.contracts import QUARANTINE
@@ -29,13 +30,15 @@ class Block:
     """Rows as their reader has them (a batch of text columns, a list of objects, a batch of typed columns) and the rejects among
     them.
 
-    `is_wide`: some rows hold valid UTF-8 beyond ASCII.
+    `is_wide`: some rows hold valid UTF-8 beyond ASCII. `lines`: the line in the raw file on which each row starts, from 1, int64
+    (n_rows,); None where the format has no lines.
     """
 
     rows: Any
     n_rows: int
     rejects: tuple[Reject, ...] = ()
     is_wide: bool = False
+    lines: npt.NDArray[np.int64] | None = None
 
 
 def as_text(raw: bytes) -> str:

@@ -6,7 +6,7 @@ gathered, and what is neither (dates, times, words for NULL) goes through text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,12 @@ from numba import njit
 from tasks.ingest import scan
 from tasks.ingest.convert import from_text
 from tasks.ingest.scan import Records
+from tasks.ingest.values import Column, column_of, load_word, store_word
 
 I32 = npt.NDArray[np.int32]
 U8 = npt.NDArray[np.uint8]
 
-_INTEGERS = scan.NULL | scan.FREE | scan.INT | scan.BIG
-_DOUBLES = scan.NULL | scan.FREE | scan.INT | scan.DOUBLE
+_WHOLE = scan.NULL | scan.INT
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Fields:
     buffer: U8
     starts: I32
     ends: I32
+    _read: dict[int, Column] = field(default_factory=dict[int, Column], compare=False, repr=False)
 
     @property
     def num_rows(self) -> int:
@@ -42,7 +43,8 @@ class Fields:
     @property
     def n_bytes(self) -> int:
         """What this holds in memory."""
-        return self.buffer.nbytes + self.starts.nbytes + self.ends.nbytes
+        read = sum(column.n_bytes for column in self._read.values())
+        return self.buffer.nbytes + self.starts.nbytes + self.ends.nbytes + read
 
     @property
     def columns(self) -> list[pa.StringArray]:
@@ -51,45 +53,54 @@ class Fields:
 
     def kinds(self, place: int) -> int:
         """The union of the kinds of a column's values (`tasks.ingest.scan`)."""
-        return scan.kinds_of(self.buffer, self.starts[place], self.ends[place])
+        return self._column(place).mask
+
+    def _column(self, place: int) -> Column:
+        """A column's kinds and values, read once for both."""
+        if place not in self._read:
+            self._read[place] = column_of(self.buffer, self.starts[place], self.ends[place])
+        return self._read[place]
 
     def text(self, place: int) -> pa.StringArray:
         """A column as it is spelled. It must be valid UTF-8: that is not looked at here."""
         starts, ends, n = self.starts[place], self.ends[place], self.num_rows
         offsets, bitmap = np.empty(n + 1, np.int32), _bitmap(n)
         n_nulls = _lengths(starts, ends, offsets, bitmap)
-        data = np.empty(offsets[n], np.uint8)
+        data = np.empty(offsets[n] + 8, np.uint8)
         _gather(self.buffer, starts, ends, offsets, data)
         valid = pa.py_buffer(bitmap) if n_nulls else None
-        return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(data), valid, n_nulls)
+        return pa.StringArray.from_buffers(n, pa.py_buffer(offsets), pa.py_buffer(data[: offsets[n]]), valid, n_nulls)
 
     def typed(self, place: int, kind: pa.DataType, mask: int) -> pa.Array:
         """A column as `kind`, the type of a shape with this mask (`tasks.ingest.infer.type_of`)."""
-        if pa.types.is_int64(kind) and not mask & ~_INTEGERS:
-            return self._numbers(place, kind, np.empty(self.num_rows, np.int64), _integers)
-        if pa.types.is_float64(kind) and not mask & ~_DOUBLES:
-            exact = self._numbers(place, kind, np.empty(self.num_rows, np.float64), _doubles)
-            if exact is not None:
-                return exact
+        if pa.types.is_string(kind):
+            return self.text(place)
+        column = self._column(place)
+        if column.values is None:
+            return from_text(self.text(place), kind, mask)
+        values = column.values if column.slow is None else self._completed(place, column.values, column.slow, mask)
+        if values.type == kind:
+            return values
+        if pa.types.is_float64(kind) and not column.mask & ~_WHOLE:
+            return values.cast(kind)
         return from_text(self.text(place), kind, mask)
 
-    def _numbers(self, place: int, kind: pa.DataType, values: npt.NDArray[Any], parse: Any) -> Any:
-        bitmap = _bitmap(len(values))
-        n_nulls = parse(self.buffer, self.starts[place], self.ends[place], values, bitmap)
-        if n_nulls < 0:
-            return None
-        valid = pa.py_buffer(bitmap) if n_nulls else None
-        return pa.Array.from_buffers(kind, len(values), [valid, pa.py_buffer(values)], n_nulls)
+    def _completed(self, place: int, values: pa.Array, slow: npt.NDArray[np.int64], mask: int) -> pa.Array:
+        """A column of doubles with those that only their text tells."""
+        some = Fields(("",), self.buffer, self.starts[place : place + 1, slow], self.ends[place : place + 1, slow])
+        np.frombuffer(values.buffers()[1], np.float64)[slow] = from_text(some.text(0), values.type, mask).to_numpy()
+        return values
 
 
-def fields(data: bytes, found: Records, rows: npt.NDArray[np.int64], names: list[str]) -> Fields:
-    """The fields of some of the records of `data`: those at the places `rows`, each with as many fields as there are names."""
+def fields(data: bytes, found: Records, rows: npt.NDArray[np.int64], names: list[str], quote: int = 34) -> Fields:
+    """The fields of some of the records of `data`: those at the places `rows`, each with as many fields as there are names.
+    `quote`: the byte that quotes, as `found` was told; -1 for none."""
     buffer = np.frombuffer(data, np.uint8)
     starts, ends = (np.empty((len(names), len(rows)), np.int32) for _ in range(2))
-    n_escaped = _place(buffer, found.starts, found.first_fields, found.field_ends, rows, starts, ends)
+    n_escaped = _place(buffer, found.starts, found.first_fields, found.field_ends, rows, quote, starts, ends)
     if n_escaped:
         buffer = np.concatenate([buffer, np.empty(n_escaped, np.uint8)])
-        _unescape(buffer, len(data), starts, ends)
+        _unescape(buffer, len(data), quote, starts, ends)
         buffer.flags.writeable = False  # one signature for the kernels
     return Fields(tuple(names), buffer, starts, ends)
 
@@ -108,7 +119,9 @@ def _bitmap(n_rows: int) -> U8:
 
 
 @njit(cache=True, nogil=True)
-def _place(data: Any, record_starts: Any, first_fields: Any, field_ends: Any, rows: Any, starts: Any, ends: Any) -> int:
+def _place(
+    data: Any, record_starts: Any, first_fields: Any, field_ends: Any, rows: Any, quote: int, starts: Any, ends: Any
+) -> int:
     """Finds the fields of the records. Of those that need more than their outer quotes taken off, `starts` holds -1 - start and
     `ends` the end of the raw field; returns their bytes."""
     n_escaped = 0
@@ -116,25 +129,29 @@ def _place(data: Any, record_starts: Any, first_fields: Any, field_ends: Any, ro
         at, first = record_starts[rows[i]], first_fields[rows[i]]
         for j in range(len(starts)):
             end = field_ends[first + j]
-            start, stop = at, end
-            if at == end:
-                stop = at - 1
-            elif data[at] == 34:
-                closing = at + 1
-                while data[closing] != 34:
-                    closing += 1
-                if closing == end - 1:
-                    start, stop = at + 1, closing
-                else:
-                    start = -1 - at
+            if end < 0:
+                end = -1 - end
+                start, stop = _unquoted(data, at, end, quote)
+                starts[j, i], ends[j, i] = start, stop
+                if start < 0:
                     n_escaped += end - at
-            starts[j, i], ends[j, i] = start, stop
+            else:
+                starts[j, i] = at
+                ends[j, i] = end if end > at else at - 1
             at = end + 1
     return n_escaped
 
 
 @njit(cache=True, nogil=True)
-def _unescape(buffer: Any, to: int, starts: Any, ends: Any) -> None:
+def _unquoted(data: Any, at: int, end: int, quote: int) -> Any:
+    closing = at + 1
+    while data[closing] != quote:
+        closing += 1
+    return (at + 1, closing) if closing == end - 1 else (-1 - at, end)
+
+
+@njit(cache=True, nogil=True)
+def _unescape(buffer: Any, to: int, quote: int, starts: Any, ends: Any) -> None:
     """Writes quoted fields that hold quotes, or go on after them, from place `to` of the buffer: two quotes inside are one."""
     for j in range(len(starts)):
         for i in range(starts.shape[1]):
@@ -142,9 +159,9 @@ def _unescape(buffer: Any, to: int, starts: Any, ends: Any) -> None:
                 continue
             at, end, begin, inside = -starts[j, i], ends[j, i], to, True
             while at < end:
-                if inside and buffer[at] == 34:
+                if inside and buffer[at] == quote:
                     at += 1
-                    inside = at < end and buffer[at] == 34
+                    inside = at < end and buffer[at] == quote
                     if not inside:
                         continue
                 buffer[to] = buffer[at]
@@ -169,59 +186,15 @@ def _lengths(starts: Any, ends: Any, offsets: Any, bitmap: Any) -> int:
 
 @njit(cache=True, nogil=True)
 def _gather(data: Any, starts: Any, ends: Any, offsets: Any, out: Any) -> None:
+    """Eight bytes at a time: what is written too much lies where the next value goes, or in the eight bytes behind the last."""
+    safe = len(data) - 8
     for i in range(len(starts)):
-        to = offsets[i]
-        for k in range(starts[i], ends[i]):
-            out[to] = data[k]
-            to += 1
-
-
-@njit(cache=True, nogil=True)
-def _integers(data: Any, starts: Any, ends: Any, values: Any, bitmap: Any) -> int:
-    """Decimal integers within int64; returns how many are NULL."""
-    n_nulls = 0
-    for i in range(len(starts)):
-        start, end = starts[i], ends[i]
-        value = np.uint64(0)
-        if end < start:
-            n_nulls += 1
+        to, end = offsets[i], ends[i]
+        if end <= safe:
+            for at in range(starts[i], end, 8):
+                store_word(out, to, load_word(data, at))
+                to += 8
         else:
-            bitmap[i >> 3] |= 1 << (i & 7)
-            negative = data[start] == 45
-            for k in range(start + 1 if negative else start, end):
-                value = value * np.uint64(10) + np.uint64(data[k] - 48)
-            value = np.uint64(0) - value if negative else value
-        values[i] = np.int64(value)
-    return n_nulls
-
-
-_POWERS = np.array([float(10**n) for n in range(16)])
-
-
-@njit(cache=True, nogil=True)
-def _doubles(data: Any, starts: Any, ends: Any, values: Any, bitmap: Any) -> int:
-    """Decimal numbers of up to 15 digits and no exponent: integers and powers of ten that doubles hold exactly, so that one
-    division rounds right (Clinger 1990). Returns how many are NULL, or -1 where a number is not of that form."""
-    n_nulls = 0
-    for i in range(len(starts)):
-        start, end = starts[i], ends[i]
-        values[i] = 0.0
-        if end < start:
-            n_nulls += 1
-            continue
-        bitmap[i >> 3] |= 1 << (i & 7)
-        negative = data[start] == 45
-        first = start + 1 if negative else start
-        value, point = np.int64(0), end
-        for k in range(first, end):
-            if data[k] == 46:
-                point = k
-            elif 48 <= data[k] <= 57:
-                value = value * 10 + np.int64(data[k] - 48)
-            else:
-                return -1
-        if end - first > 16 or (end - first == 16 and point == end):
-            return -1
-        number = np.float64(value) / _POWERS[end - point - 1] if point < end else np.float64(value)
-        values[i] = -number if negative else number
-    return n_nulls
+            for at in range(starts[i], end):
+                out[to] = data[at]
+                to += 1

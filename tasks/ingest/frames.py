@@ -1,144 +1,54 @@
-"""What workers do, one raw file at a time: read it once and write its rows as one data file, or again with wider types.
+"""What workers do: read a pack of raw files once and write its rows, or again with wider types; rewrite data files.
 
 Functions may run twice; each run writes files of its own, and the driver's commit names those of one run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from itertools import chain
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from infra.contracts import QUARANTINE, DataFile, LetheError
-from infra.files import Folder, Part, filesystem, quarantine_source, read_part, write_part
-from infra.ids import Keys
-from infra.settings import SubjectSettings
-from tasks.ingest import readers_csv, readers_jsonl, readers_parquet, rows
-from tasks.ingest.blocks import INVALID_UTF8, Block, Reject, quarantine_batches
-from tasks.ingest.columns import ColumnError, refuse_nested
+from infra.contracts import MIXED, QUARANTINE, DataFile, LetheError
+from infra.files import SOURCE, Folder, Part, filesystem, read_part, source_key, source_number, write_part
+from infra.ids import I64
+from tasks.ingest import archives, contract, parts, rows, unique
+from tasks.ingest.blocks import Block, Reject
+from tasks.ingest.content import ContentReader, Segment
 from tasks.ingest.convert import as_type, from_text
-from tasks.ingest.fields import Fields
-from tasks.ingest.formats import KNOWN, Format, format_of
-from tasks.ingest.infer import Shape, Shapes, as_subject, columns_of, join_all, schema_of
-from tasks.ingest.sources import RawFile
-from tasks.ingest.streams import HashingReader, Unreadable, byte_blocks, utf8_blocks
+from tasks.ingest.infer import Shape, columns_of, schema_of
+from tasks.ingest.packs import Job, Pack
+from tasks.ingest.passes import Pass, Reading, Sink, Site, Typing, n_bytes
+from tasks.ingest.plan import Target, forced_types
 
 KEEP_BYTES = 32 << 20
-_SINK_BYTES = 32 << 20
-_OBJECT_BYTES = 2048
-
-
-@dataclass(frozen=True)
-class Site:
-    """Where rows go and who may not come back: the quarantine's folder, the lake's keys, the suppressed subjects' tokens."""
-
-    quarantine: Folder
-    keys: Keys
-    suppressed: frozenset[str] = field(default=frozenset(), repr=False)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One raw file, the folder of its table, which of its columns are personal, and the digest under which the ledger knows
-    it."""
-
-    raw: RawFile
-    folder: Folder
-    subject: SubjectSettings | None = None
-    text: str | None = None
-    known_digest: str | None = None
-
-
-@dataclass(frozen=True)
-class Survey:
-    """What one reading tells of a file: the shapes of its columns, its encoding, and the SHA-256 of its bytes."""
-
-    raw: RawFile
-    shapes: Shapes
-    encoding: str
-    content_digest: str
 
 
 @dataclass(frozen=True)
 class Written:
-    """What became of a file: its data file (None without rows), its quarantine files, and where every row went."""
+    """What became of a pack: its data files, its quarantine files, and one reading a raw file."""
 
-    survey: Survey
+    pack: Pack
     schema: pa.Schema
-    file: DataFile | None
+    files: tuple[DataFile, ...]
     quarantine: tuple[DataFile, ...]
-    n_rows: int
-    n_quarantined: int
-    n_suppressed: int
-
-
-@dataclass(frozen=True)
-class _Reader:
-    shapes: Callable[[Any], Shapes]
-    typed: Callable[[Any, pa.Schema, dict[str, Shape]], tuple[pa.RecordBatch, list[Reject]]]
-    is_text: bool = True
-
-
-_CSV = _Reader(readers_csv.shapes, readers_csv.typed)
-_READERS = {
-    "csv": _CSV,
-    "tsv": _CSV,
-    "jsonl": _Reader(readers_jsonl.shapes, readers_jsonl.typed),
-    "parquet": _Reader(lambda _rows: {}, readers_parquet.typed, is_text=False),
-}
+    readings: tuple[Reading, ...]
 
 
 class ChangedWhileRead(LetheError):
     """A raw file changed between two readings of one run."""
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _opened(raw: RawFile) -> Iterator[HashingReader]:
-    fs, path = filesystem(raw.uri)
-    with fs.open(path, "rb", **({} if _is_local(fs) else {"cache_type": "readahead"})) as file:
-        yield HashingReader(file)
-
-
-def _is_local(fs: Any) -> bool:
-    return "file" in ((fs.protocol,) if isinstance(fs.protocol, str) else fs.protocol)
-
-
-def _blocks(job: Job, reader: HashingReader, encoding: str) -> Iterator[Block]:
-    """The file's rows; what cannot be read is one reject at the end (line 0). Raises `ColumnError` where a subject is nested."""
-    try:
-        yield from _unguarded(job, format_of(job.raw.uri), reader, encoding)
-    except ColumnError as error:
-        raise ColumnError(f"table {job.raw.table}, {job.raw.uri}, {error}") from None
-    except Unreadable as failure:
-        yield Block(None, 0, (Reject(0, str(failure), ""),))
-
-
-def _unguarded(job: Job, kind: Format, reader: HashingReader, encoding: str) -> Iterator[Block]:
-    if kind.name == "parquet" and kind.compression is None:
-        with _parquet(job.raw) as parquet:
-            yield from readers_parquet.read(parquet)
-    elif kind.name in ("csv", "tsv"):
-        text = utf8_blocks(byte_blocks(reader, kind.compression), encoding)
-        yield from readers_csv.read(text, delimiter="\t" if kind.name == "tsv" else None)
-    elif kind.name == "jsonl":
-        text = utf8_blocks(byte_blocks(reader, kind.compression), encoding)
-        yield from readers_jsonl.read(text, job.subject and job.subject.column)
-    else:
-        raise Unreadable(f"not a format that is read here: {KNOWN}; Parquet only as it is")
-
-
-@contextmanager
-def _parquet(raw: RawFile) -> Iterator[Any]:
-    fs, path = filesystem(raw.uri)
-    with fs.open(path, "rb") as file, readers_parquet.opened(file) as parquet:
-        yield parquet
+def digests(items: Sequence[tuple[Job, Segment]]) -> list[tuple[str, ...]]:
+    """The digests of the blocks of segments."""
+    found = list[tuple[str, ...]]()
+    for job, segment in items:
+        with archives.opened(job.raw.uri, modified=job.raw.modified, then=job.raw.labels) as file:
+            found.append(ContentReader(file, segment).blocks())
+    return found
 
 
 # --- the first reading --------------------------------------------------------------------------------------------------------
@@ -148,268 +58,299 @@ class _Mistyped(Exception):
     """The types that the start of a file promised do not hold to its end, or it is not UTF-8."""
 
 
-class _Pass:
-    """What one reading of a file has met so far: the shapes of its columns, its rejects, how many rows were suppressed."""
-
-    def __init__(self, job: Job, site: Site) -> None:
-        self.shapes: Shapes = {}
-        self.n_suppressed = 0
-        self.tally = rows.Tally()
-        self.sink = _Sink(job.raw, site.quarantine)
-        self._job = job
-        self._site = site
-        self._reader = _READERS.get(format_of(job.raw.uri).name)
-        self._n_invalid = 0
-        self._is_wide = False
-
-    def look(self, block: Block) -> None:
-        """Take a block's shapes in."""
-        if self._reader is not None and block.rows is not None:
-            seen = self._reader.shapes(block.rows)
-            if self._job.subject is not None:
-                seen = as_subject(seen, self._job.subject.column)
-            self.shapes = join_all([self.shapes, seen]) if self.shapes else seen
-        self._n_invalid += sum(reject.reason == INVALID_UTF8 for reject in block.rejects)
-        self._is_wide = self._is_wide or block.is_wide
-
-    @property
-    def is_other(self) -> bool:
-        """Whether this is no UTF-8 file: lines beyond ASCII are there and none of them is valid. Parquet says what it is."""
-        return self._n_invalid > 0 and not self._is_wide and format_of(self._job.raw.uri).name != "parquet"
-
-    @property
-    def columns(self) -> list[tuple[str, Shape]]:
-        return columns_of([self.shapes])
-
-    def rows(self, block: Block, schema: pa.Schema, known: dict[str, Shape]) -> Iterator[pa.RecordBatch]:
-        """The block's rows as the table has them, if it has any; rejects go to the sink."""
-        self.sink.add(block.rejects)
-        if self._reader is None or not block.n_rows:
-            return
-        batch, rejects = self._reader.typed(block.rows, schema, known)
-        self.sink.add(rejects)
-        if self._reader.is_text:
-            batch = rows.trimmed(batch, self._job.subject)
-        batch, n = rows.suppress(batch, self._job.subject, self._site.keys, self._site.suppressed)
-        self.n_suppressed += n
-        yield rows.with_row_ids(batch, self._job.raw.table, self._site.keys, self.tally)
+def read(packs: Sequence[Pack], site: Site) -> list[Written]:
+    """Write packs with the types of their own columns, in one reading each."""
+    return [written for pack in packs for written in _read(pack, site)]
 
 
-def read(jobs: Sequence[Job], site: Site) -> list[Written | Survey]:
-    """Write files with the types of their own columns, in one reading each. A file whose content the ledger knows is only
-    surveyed."""
-    return [_unchanged(job) or _read(job, site) for job in jobs]
+def _read(pack: Pack, site: Site) -> list[Written]:
+    if len(pack.jobs) == 1:
+        return [_read_one(pack, site)]
+    held, big = list[_Held](), list[Job]()
+    for job in pack.jobs:
+        one = _hold(job, site)
+        if one is None:
+            big.append(job)
+        else:
+            held.append(one)
+    together = [_together(held, site)] if held else []
+    return [*together, *(_read_one(Pack((job,)), site) for job in big)]
 
 
-def _unchanged(job: Job) -> Survey | None:
-    if job.known_digest is None:
-        return None
-    with _opened(job.raw) as reader:
-        digest = reader.digest()
-    return Survey(job.raw, {}, "utf-8", digest) if digest == job.known_digest else None
+@dataclass(frozen=True)
+class _Held:
+    """A small file, wholly in memory."""
+
+    state: Pass
+    kept: list[Block]
+    blocks: tuple[str, ...]
+    n_lines: int
 
 
-def _read(job: Job, site: Site) -> Written:
+def _hold(job: Job, site: Site) -> _Held | None:
+    """All blocks of a small file, in UTF-8 or, if it is not, in Windows-1252; None if it grows too big (compressed, say)."""
+    held: _Held | None = None
+    for encoding in (None, "cp1252"):
+        state, kept, size = Pass(job, site, encoding), list[Block](), 0
+        with state.opened() as (reader, blocks):
+            for block in blocks:
+                state.look(block)
+                kept.append(block)
+                size += n_bytes(block)
+                if size > KEEP_BYTES:
+                    return None
+            state.finish()
+            held = _Held(state, kept, reader.blocks(), reader.n_lines)
+        if not state.is_other:
+            break
+    return held
+
+
+def _together(held: list[_Held], site: Site) -> Written:
+    """Small files of one table as one data file, with types that hold the values of all of them."""
+    pack = Pack(tuple(one.state.job for one in held))
+    columns = columns_of([one.state.shapes for one in held])
+    target = _typing(pack.jobs[0], columns)
+    mixed = len(held) > 1
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for one in held:
+            while one.kept:
+                for batch in one.state.rows(one.kept.pop(0), target):
+                    yield parts.with_source(batch, one.state.job.raw.uri) if mixed else batch
+
+    files = parts.data_files(pack.jobs[0], target.schema, batches(), site.keys, mixed=mixed)
+    quarantine = tuple(file for one in held for file in one.state.sink.close())
+    return Written(pack, target.schema, files, quarantine, tuple(one.state.reading(one.blocks, one.n_lines) for one in held))
+
+
+def _typing(job: Job, columns: list[tuple[str, Shape]]) -> Typing:
+    """The types of these columns alone, with those that lethe.toml forces."""
+    schema = schema_of(columns)
+    forced = forced_types(job.table, schema.names)
+    schema = pa.schema([pa.field(f.name, forced.get(f.name, f.type)) for f in schema])
+    return Typing(schema, {name.lower(): shape for name, shape in columns}, forced, _rules(job, schema))
+
+
+def _rules(job: Job, schema: pa.Schema) -> contract.Rules:
+    """The table's rules on rows of this schema; whether the table has their columns is the driver's to ask."""
+    return contract.compile_rules(job.raw.table, job.table, schema, partial_rows=True)
+
+
+def _read_one(pack: Pack, site: Site) -> Written:
     try:
-        return _optimistic(job, site)
+        return _optimistic(pack, site)
     except _Mistyped:
-        seen = _survey(job, site)
-        columns = columns_of([seen.shapes])
-        return _streamed(job, seen, schema_of(columns), {name.lower(): shape for name, shape in columns}, site)
+        encoding, columns = _survey(pack, site)
+        return _streamed(pack, (encoding,), _typing(pack.jobs[0], columns), site)
 
 
-def _optimistic(job: Job, site: Site) -> Written:
+def _optimistic(pack: Pack, site: Site) -> Written:
     """Take the types from the first 32 MiB and hold the rest to them: most files, and all small ones, are read once."""
-    state = _Pass(job, site)
-    with _opened(job.raw) as reader:
-        blocks = _blocks(job, reader, "utf-8")
+    [job] = pack.jobs
+    state = Pass(job, site, segment=pack.segment)
+    with state.opened() as (reader, blocks):
         held = list[Block]()
-        n_bytes = 0
+        size = 0
         for block in blocks:
             state.look(block)
             held.append(block)
-            n_bytes += _n_bytes(block)
-            if n_bytes >= KEEP_BYTES:
+            size += n_bytes(block)
+            if size >= KEEP_BYTES:
                 break
-        state.shapes = state.shapes or _footer(job.raw)
-        schema = schema_of(state.columns)
-        file = _data_file(job, schema, _held_to(schema, state, held, blocks), site.keys, state.tally)
-        seen = Survey(job.raw, state.shapes, "utf-8", reader.digest())
-    return _written(seen, schema, file, state)
+        state.finish()
+        target = _typing(job, state.columns)
+        batches = _held_to(target, state, held, blocks, whole=pack.segment.n == 1)
+        files = parts.data_files(job, target.schema, batches, site.keys)
+        reading = state.reading(reader.blocks(), reader.n_lines)
+    return Written(pack, target.schema, files, state.sink.close(), (reading,))
 
 
-def _held_to(schema: pa.Schema, state: _Pass, held: list[Block], blocks: Iterator[Block]) -> Iterator[pa.RecordBatch]:
+def _held_to(target: Typing, state: Pass, held: list[Block], blocks: Iterator[Block], *, whole: bool) -> Iterator[pa.RecordBatch]:
     """Typed rows of the held blocks and of the others; raises `_Mistyped` as soon as the types need to be wider."""
-    known = {name.lower(): shape for name, shape in state.columns}
     held.reverse()
     while held:
-        yield from state.rows(held.pop(), schema, known)
+        yield from state.rows(held.pop(), target)
     for block in blocks:
         before = state.shapes
         state.look(block)
         if state.shapes != before:
-            if schema_of(state.columns) != schema:
+            wider = _typing(state.job, state.columns)
+            if wider.schema != target.schema:
                 raise _Mistyped
-            known = {name.lower(): shape for name, shape in state.columns}
-        yield from state.rows(block, schema, known)
-    if state.is_other:
+            target = wider
+        yield from state.rows(block, target)
+    if whole and state.is_other:
         raise _Mistyped
 
 
-def _n_bytes(block: Block) -> int:
-    """About what a block holds in memory."""
-    match block.rows:
-        case Fields():
-            n_bytes = block.rows.n_bytes
-        case pa.RecordBatch():
-            n_bytes = block.rows.get_total_buffer_size()
-        case _:
-            n_bytes = _OBJECT_BYTES * block.n_rows
-    return n_bytes + sum(len(reject.raw) for reject in block.rejects)
-
-
-def _footer(raw: RawFile) -> Shapes:
-    """The shapes of a Parquet file; of another, or of one that cannot be opened, none."""
-    if format_of(raw.uri) != Format("parquet"):
-        return {}
-    try:
-        with _parquet(raw) as parquet:
-            return readers_parquet.file_shapes(parquet)
-    except Unreadable:
-        return {}
-
-
-def _survey(job: Job, site: Site) -> Survey:
-    """The columns of a whole file, in UTF-8 or, if it is not, in Windows-1252."""
-    for encoding in ("utf-8", "cp1252"):
-        state = _Pass(job, site)
-        with _opened(job.raw) as reader:
-            for block in _blocks(job, reader, encoding):
+def _survey(pack: Pack, site: Site) -> tuple[str | None, list[tuple[str, Shape]]]:
+    """The encoding and the columns of a whole file or segment, in UTF-8 or, if a file is not, in Windows-1252."""
+    [job] = pack.jobs
+    encoding: str | None = None
+    while True:
+        state = Pass(job, site, encoding, pack.segment)
+        with state.opened() as (_, blocks):
+            for block in blocks:
                 state.look(block)
-            if encoding == "cp1252" or not state.is_other:
-                return Survey(job.raw, state.shapes, encoding, reader.digest())
-    raise AssertionError("unreachable")
+        if encoding is not None or pack.segment.n > 1 or not state.is_other:
+            return encoding, state.columns
+        encoding = "cp1252"
 
 
-# --- the second reading --------------------------------------------------------------------------------------------------------
+# --- the second reading -------------------------------------------------------------------------------------------------------
 
 
-def write(found: tuple[Job, Survey], schemas: dict[str, pa.Schema], shapes: dict[str, dict[str, Shape]], site: Site) -> Written:
-    """Write the rows of a file that was read before, now with its table's schema. Raises `ChangedWhileRead` if its bytes are no
+def write(found: Written, targets: Mapping[str, Target], site: Site) -> Written:
+    """Write the rows of a pack that was read before, now with its table's schema. Raises `ChangedWhileRead` if its bytes are no
     longer the same."""
-    job, seen = found
-    table = job.raw.table
-    return _streamed(job, seen, schemas[table], shapes[table], site)
+    job = found.pack.jobs[0]
+    target = targets[found.pack.table]
+    typing = Typing(target.schema, target.known, forced_types(job.table, target.schema.names), _rules(job, target.schema))
+    encodings = tuple(reading.encoding for reading in found.readings)
+    again = _streamed(found.pack, encodings, typing, site)
+    for old, new in zip(found.readings, again.readings, strict=True):
+        if old.blocks != new.blocks:
+            raise _changed(old)
+    shapes = [reading.shapes for reading in found.readings]
+    readings = tuple(replace(new, shapes=known) for new, known in zip(again.readings, shapes, strict=True))
+    return replace(again, readings=readings)
 
 
-def _streamed(job: Job, seen: Survey, schema: pa.Schema, known: dict[str, Shape], site: Site) -> Written:
-    state = _Pass(job, site)
-    with _opened(job.raw) as reader:
-        blocks = _blocks(job, reader, seen.encoding)
-        try:
-            batches = chain.from_iterable(state.rows(block, schema, known) for block in blocks)
-            file = _data_file(job, schema, batches, site.keys, state.tally)
-        except pa.ArrowInvalid:
-            if reader.digest() == seen.content_digest:
-                raise
-            raise _changed(job.raw) from None
-        if reader.digest() != seen.content_digest:
-            raise _changed(job.raw)
-    return _written(seen, schema, file, state)
+def _streamed(pack: Pack, encodings: tuple[str | None, ...], target: Typing, site: Site) -> Written:
+    """Write a pack's files, one after another, with types that are known to hold their values."""
+    states = [Pass(job, site, encoding, pack.segment) for job, encoding in zip(pack.jobs, encodings, strict=True)]
+    readings = list[Reading]()
+    mixed = len(states) > 1
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for state in states:
+            with state.opened() as (reader, blocks):
+                for block in blocks:
+                    state.look(block)
+                    for batch in state.rows(block, target):
+                        yield parts.with_source(batch, state.job.raw.uri) if mixed else batch
+                state.finish()
+                readings.append(state.reading(reader.blocks(), reader.n_lines))
+
+    try:
+        files = parts.data_files(pack.jobs[0], target.schema, batches(), site.keys, mixed=mixed)
+    except (pa.ArrowInvalid, KeyError):
+        raise _changed(states[len(readings)].reading(())) from None
+    return Written(pack, target.schema, files, tuple(file for state in states for file in state.sink.close()), tuple(readings))
 
 
-def _changed(raw: RawFile) -> ChangedWhileRead:
+def _changed(reading: Reading) -> ChangedWhileRead:
+    raw = reading.raw
     return ChangedWhileRead(f"{raw.uri} changed while it was being ingested into {raw.table}. Run it again when it is written")
 
 
-def _written(seen: Survey, schema: pa.Schema, file: DataFile | None, state: _Pass) -> Written:
-    rejects = state.sink.close()
-    n_rows = file.n_rows if file is not None else 0
-    return Written(seen, schema, file, rejects, n_rows, state.sink.n_rows, state.n_suppressed)
+# --- keys that rows share -----------------------------------------------------------------------------------------------------
 
 
-def discard(folder: Folder, files: Sequence[DataFile]) -> None:
+def without_losers(item: tuple[Written, dict[str, unique.Losers]], rules: Sequence[unique.KeyRule], site: Site) -> Written:
+    """A pack without the rows that break a key (by data file), which go to quarantine under their raw files."""
+    written, losers = item
+    job = written.pack.jobs[0]
+    sinks = {source_number(source_key(one.raw.uri)): Sink(one.raw, site.quarantine) for one in written.pack.jobs}
+    full = rows.table_schema(written.schema)
+    files = list[DataFile]()
+    for file in written.files:
+        if file.path not in losers:
+            files.append(file)
+            continue
+        part = Part(f"{job.folder.uri}/{file.path}", file, full)
+        batches = _kept(unique.without(part, losers[file.path], rules), sinks)
+        files += parts.data_files(job, written.schema, batches, site.keys, mixed=file.source == MIXED)
+    quarantine = [*written.quarantine, *(file for sink in sinks.values() for file in sink.close())]
+    readings = tuple(_less(reading, sinks[source_number(source_key(reading.raw.uri))].n_rows) for reading in written.readings)
+    return replace(written, files=tuple(files), quarantine=tuple(quarantine), readings=readings)
+
+
+def _kept(
+    found: Iterator[tuple[pa.RecordBatch, list[tuple[int | None, Reject]]]], sinks: Mapping[int, Sink]
+) -> Iterator[pa.RecordBatch]:
+    for batch, rejects in found:
+        for number, reject in rejects:
+            sinks[number if number is not None else next(iter(sinks))].add([reject])
+        yield batch.drop_columns(["row_id"])
+
+
+def _less(reading: Reading, n_rows: int) -> Reading:
+    return replace(reading, n_rows=reading.n_rows - n_rows, n_quarantined=reading.n_quarantined + n_rows)
+
+
+# --- data files that are there ------------------------------------------------------------------------------------------------
+
+
+def discard(folder: Folder, files: Iterable[DataFile]) -> None:
     """Delete files that no commit will name."""
     fs, path = filesystem(folder.uri)
     for file in files:
         fs.rm_file(f"{path}/{file.path}")
 
 
-def _data_file(job: Job, schema: pa.Schema, batches: Iterator[pa.RecordBatch], keys: Keys, tally: rows.Tally) -> DataFile | None:
-    """Write the batches, whose rows `tally` holds when they are through; None, and no file, if there is no row. Raises
-    `ColumnError` where the subject's column is nested."""
-    refuse_nested(job.raw.table, job.subject, schema)
-    filled = (batch for batch in rows.by_subject(batches, job.subject, keys) if batch.num_rows)
-    first = next(filled, None)
-    if first is None:
+def without(item: tuple[Job, Part], sources: Collection[str], site: Site) -> tuple[DataFile, ...] | None:
+    """A mixed data file again without the rows of some raw files (their keys); None if it holds none of them."""
+    _, part = item
+    gone = _numbers(sources)
+    if not any(_is_of(batch, gone).any() for batch in read_part(part, [], with_source=True)):
         return None
-    private = [name for name in (job.text, job.subject and job.subject.column) if name]
-    stats = rows.stats_columns(schema, private=private)
-    full, source = rows.table_schema(schema), job.raw.uri
-    return write_part(job.folder, chain([first], filled), full, source=source, stats=stats, digest_of=lambda: tally.digest)
+    return _again(item, site, lambda batch: batch.filter(pa.array(~_is_of(batch, gone))))
 
 
-class _Sink:
-    """Collects a file's rejects and writes them to quarantine, a file per 32 MiB: a file may be nothing but rejects."""
-
-    def __init__(self, raw: RawFile, folder: Folder) -> None:
-        self.n_rows = 0
-        self._raw = raw
-        self._folder = folder
-        self._held = list[Reject]()
-        self._n_bytes = 0
-        self._files = list[DataFile]()
-
-    def add(self, rejects: Sequence[Reject]) -> None:
-        self._held.extend(rejects)
-        self.n_rows += len(rejects)
-        self._n_bytes += sum(len(reject.raw) for reject in rejects)
-        if self._n_bytes > _SINK_BYTES:
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._held:
-            batches = quarantine_batches(self._raw.table, self._raw.uri, self._held)
-            self._files.append(
-                write_part(self._folder, batches, QUARANTINE, source=quarantine_source(self._raw.table, self._raw.uri))
-            )
-        self._held, self._n_bytes = [], 0
-
-    def close(self) -> tuple[DataFile, ...]:
-        self._flush()
-        return tuple(self._files)
+def recast(item: tuple[Job, Part], targets: Mapping[str, Target], sources: Collection[str], site: Site) -> tuple[DataFile, ...]:
+    """A data file's rows that are not of `sources` (keys of raw files that were read again), as the table's new types: their raw
+    files are gone. Numbers and times that become text take the canonical spelling; the raw one is gone with the file."""
+    target, gone = targets[item[0].raw.table], _numbers(sources)
+    return _again(item, site, lambda batch: _recast(batch.filter(pa.array(~_is_of(batch, gone))), target), target.schema)
 
 
-# --- files that are gone ----------------------------------------------------------------------------------------------------
+def _numbers(sources: Collection[str]) -> I64:
+    return np.array(sorted(source_number(key) for key in sources), np.int64)
 
 
-def recast(
-    found: tuple[Job, Part], schemas: dict[str, pa.Schema], shapes: dict[str, dict[str, Shape]], site: Site
-) -> DataFile | None:
-    """Rows of a raw file that is gone, from the lake, as the table's new types. Numbers and times that become text take the
-    canonical spelling; the raw one is gone with the file."""
-    job, part = found
-    schema, known = schemas[job.raw.table], shapes[job.raw.table]
-    tally = rows.Tally()
+def _is_of(batch: pa.RecordBatch, numbers: I64) -> npt.NDArray[np.bool_]:
+    """Which rows are of these raw files."""
+    column = batch.column(batch.schema.get_field_index(SOURCE))
+    return np.isin(np.asarray(column.fill_null(0)), numbers) & np.asarray(column.is_valid())
+
+
+def _again(
+    item: tuple[Job, Part], site: Site, change: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Schema | None = None
+) -> tuple[DataFile, ...]:
+    """The rows of a data file, changed, in new ones; row ids are computed anew."""
+    job, part = item
+    user = schema or pa.schema([field for field in part.schema if field.name != "row_id"])
+    batches = (change(batch.drop_columns(["row_id"])) for batch in read_part(part, with_source=True))
+    kept = (rows.suppress(batch, job.table.subjects, site.keys, site.suppressed)[0] for batch in batches)
+    return parts.data_files(job, user, kept, site.keys, mixed=True)
+
+
+def _recast(batch: pa.RecordBatch, target: Target) -> pa.RecordBatch:
+    """Rows as the target's schema has them, with their sources."""
+    arrays = list[pa.Array]()
+    present = {name.lower(): batch.column(name) for name in batch.schema.names}
+    for field in target.schema:
+        column = present.get(field.name.lower())
+        if column is None:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+        elif pa.types.is_string(column.type) and not pa.types.is_string(field.type):
+            arrays.append(from_text(column, field.type, target.known[field.name.lower()].mask))
+        else:
+            arrays.append(as_type(column, field.type))
+    fields = [*target.schema, batch.schema.field(SOURCE)]
+    return pa.RecordBatch.from_arrays([*arrays, batch.column(SOURCE)], schema=pa.schema(fields))
+
+
+def reline(item: tuple[Part, str, int], folder: Folder) -> DataFile:
+    """A quarantine file of a segment again, with the line numbers of its whole raw file, of which `n_lines` lie before it."""
+    part, source, n_lines = item
 
     def batches() -> Iterator[pa.RecordBatch]:
         for batch in read_part(part):
-            user = _recast(batch, schema, known)
-            user, _ = rows.suppress(user, job.subject, site.keys, site.suppressed)
-            yield rows.with_row_ids(user, job.raw.table, site.keys, tally)
+            lines = np.asarray(batch.column("line"))
+            moved = pa.array(np.where(lines > 0, lines + n_lines, lines))
+            yield batch.set_column(batch.schema.get_field_index("line"), QUARANTINE.field("line"), moved)
 
-    return _data_file(job, schema, batches(), site.keys, tally)
-
-
-def _recast(batch: pa.RecordBatch, schema: pa.Schema, known: dict[str, Shape]) -> pa.RecordBatch:
-    arrays = list[pa.Array]()
-    present = {name.lower(): batch.column(name) for name in batch.schema.names}
-    for target in schema:
-        column = present.get(target.name.lower())
-        if column is None:
-            arrays.append(pa.nulls(batch.num_rows, target.type))
-        elif pa.types.is_string(column.type):
-            arrays.append(from_text(column, target.type, known[target.name.lower()].mask))
-        else:
-            arrays.append(as_type(column, target.type))
-    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    return write_part(folder, batches(), QUARANTINE, source=source)

@@ -1,82 +1,88 @@
-"""What a run has to read: files that the ledger does not know, or knows with another size or age. Pure."""
+"""What a run has to read: files that the ledger does not know, or knows with another size, age or reading; and what a table will
+look like with them. Pure."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from tasks.ingest.frames import Job, Survey
+from infra.ids import key_of
+from infra.settings import ReadSettings, TableSettings
+from tasks.ingest import drift
+from tasks.ingest.forced import kinds_of
 from tasks.ingest.infer import Shape, Shapes, as_subject, columns_of, from_json, schema_of
 from tasks.ingest.ledger import Entry, Ledger
+from tasks.ingest.passes import Reading
 from tasks.ingest.sources import RawFile
 
 GROUP_TABLES = 512
-_BATCH_FILES = 64
-_BATCH_BYTES = 16 << 20
+ADOPTED = "delta+"  # the uri of what another writer's table gave, which no listing finds
+_RULES = ("drift", "primary_key", "partition_by", "contract")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """One table: its raw files as they are now, those to read, and the ledger's entries of the table by uri."""
+    """One table: its raw files as they are now; those to read; those whose bytes tell whether they are to be read (they look
+    changed); and the ledger's entries of the table by uri."""
 
     table: str
     files: tuple[RawFile, ...]
     todo: tuple[RawFile, ...]
+    doubtful: tuple[RawFile, ...]
     entries: Mapping[str, Entry]
 
     @property
     def vanished(self) -> list[Entry]:
-        """Entries of files that are gone; their rows stay."""
+        """Entries of files that are gone; their rows stay unless the run prunes."""
         listed = {raw.uri for raw in self.files}
-        return [entry for uri, entry in sorted(self.entries.items()) if uri not in listed]
+        return [entry for uri, entry in sorted(self.entries.items()) if uri not in listed and not uri.startswith(ADOPTED)]
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a table will look like. `rewrite`: a column changes its type, so every file is written again."""
+    """What a table will look like. `rewrite`: a column changes its type, so every file is written again. `stopped`: why a file's
+    columns cannot join the others, by uri."""
 
     schema: pa.Schema
     known: dict[str, Shape]
     rewrite: bool
+    stopped: dict[str, str] = field(default_factory=dict[str, str])
 
 
-def plans(listing: Mapping[str, Sequence[RawFile]], ledger: Ledger) -> list[Plan]:
-    """One plan a table, in order of the listing."""
+def options_of(table: TableSettings) -> str:
+    """A digest of everything in lethe.toml by which a table's files are read and judged; empty while all of it is the default."""
+    names = (*ReadSettings.model_fields, *_RULES)
+    said = table.model_dump(mode="json", include=set(names), exclude_defaults=True)
+    return key_of(said)[:16] if said else ""
+
+
+def plans(listing: Mapping[str, Sequence[RawFile]], ledger: Ledger, options: Mapping[str, str]) -> list[Plan]:
+    """One plan a table, in order of the listing; `options` by table."""
     entries = defaultdict[str, dict[str, Entry]](dict)
     for (table, uri), entry in ledger.items():
         entries[table][uri] = entry
-    made = list[Plan]()
-    for table, files in listing.items():
-        known = entries.get(table, {})
-        todo = tuple(raw for raw in files if not _is_known(raw, known))
-        made.append(Plan(table, tuple(files), todo, known))
-    return made
+    return [_plan(table, tuple(files), entries.get(table, {}), options[table]) for table, files in listing.items()]
 
 
-def _is_known(raw: RawFile, known: Mapping[str, Entry]) -> bool:
-    entry = known.get(raw.uri)
-    return entry is not None and (entry.n_bytes, entry.modified) == (raw.n_bytes, raw.modified)
+def _plan(table: str, files: tuple[RawFile, ...], entries: dict[str, Entry], options: str) -> Plan:
+    todo = tuple(raw for raw in files if raw.uri not in entries or entries[raw.uri].options != options)
+    known = set(files) - set(todo)
+    changed = [raw for raw in files if raw in known and not _is_same(raw, entries[raw.uri])]
+    mended = tuple(raw for raw in changed if entries[raw.uri].stopped)
+    return Plan(table, files, (*todo, *mended), tuple(raw for raw in changed if not entries[raw.uri].stopped), entries)
+
+
+def _is_same(raw: RawFile, entry: Entry) -> bool:
+    return (entry.n_bytes, entry.modified) == (raw.n_bytes, raw.modified)
 
 
 def groups(work: Sequence[Plan]) -> Iterator[list[Plan]]:
     """Tables to be ingested between two writes of the ledger: what a crash loses at most."""
     for start in range(0, len(work), GROUP_TABLES):
         yield list(work[start : start + GROUP_TABLES])
-
-
-def batches(jobs: Iterable[Job]) -> list[list[Job]]:
-    """Jobs in batches of some megabytes, one worker call each: a call costs more than a tiny file."""
-    made, held, n_bytes = list[list[Job]](), list[Job](), 0
-    for job in jobs:
-        if held and (len(held) >= _BATCH_FILES or n_bytes + job.raw.n_bytes > _BATCH_BYTES):
-            made.append(held)
-            held, n_bytes = [], 0
-        held.append(job)
-        n_bytes += job.raw.n_bytes
-    return [*made, held] if held else made
 
 
 def fits(schema: pa.Schema, wanted: pa.Schema) -> bool:
@@ -90,27 +96,54 @@ def remembered(plan: Plan) -> dict[str, Shapes]:
     return {raw.uri: from_json(plan.entries[raw.uri].columns) for raw in plan.files if raw.uri in plan.entries}
 
 
-def target(plan: Plan, surveys: Sequence[Survey], current: pa.Schema | None, subject: str | None = None) -> Target:
-    """The schema that all files of a table have together: the surveyed ones, and those that the ledger remembers.
+def forced_types(table: TableSettings, names: Iterable[str]) -> dict[str, pa.DataType]:
+    """The types that lethe.toml demands of some of these columns, under their names here."""
+    asked = {name.lower(): kind for name, kind in kinds_of(table.types).items()}
+    return {name: asked[name.lower()] for name in names if name.lower() in asked}
 
-    It depends on the set of files alone. `current` is the table's schema (user columns), if it exists; `subject` the column
-    of its subjects.
+
+def target(plan: Plan, readings: Sequence[Reading], current: pa.Schema | None, table: TableSettings, section: str = "") -> Target:
+    """The schema that all files of a table have together: those just read, and those that the ledger remembers.
+
+    It depends on the set of files alone, but for the files that are stopped: with `drift = "stop"`, files in order of their uri
+    must not make a typed column of those before them text. `current` is the table's schema (user columns), if it exists;
+    `section` where lethe.toml speaks of it.
     """
-    surveyed = {seen.raw.uri: seen.shapes for seen in surveys}
-    others = {uri: from_json(entry.columns) for uri, entry in plan.entries.items() if uri not in surveyed}
-    shapes = [columns for _, columns in sorted({**surveyed, **others}.items())]
-    if subject is not None:  # the ledger may be older than what lethe.toml says of this column
-        shapes = [as_subject(columns, subject) for columns in shapes]
-    present = {name.lower() for columns in shapes for name in columns}
-    columns = columns_of(shapes, [name for name in (current.names if current else ()) if name.lower() in present])
+    read = {reading.raw.uri: reading.shapes for reading in readings}
+    shapes = {uri: from_json(entry.columns) for uri, entry in plan.entries.items() if uri not in read}
+    stopped = {uri: why.replace("tables.NAME", section) for uri, why in _stopped(table, shapes, read).items()}
+    shapes |= {uri: columns for uri, columns in read.items() if uri not in stopped}
+    shapes |= {uri: from_json(plan.entries[uri].columns) for uri in stopped if uri in plan.entries}
+    columns = _columns([columns for _, columns in sorted(shapes.items())], table, current)
     schema = schema_of(columns)
+    forced = forced_types(table, schema.names)
+    schema = pa.schema([pa.field(f.name, forced.get(f.name, f.type)) for f in schema])
     rewrite = current is not None and not fits(current, schema)
-    return Target(schema, {name.lower(): shape for name, shape in columns}, rewrite)
+    return Target(schema, {name.lower(): shape for name, shape in columns}, rewrite, stopped)
 
 
-def entry_of(survey: Survey, columns: str, n_rows: int, n_quarantined: int, n_suppressed: int) -> Entry:
-    """The ledger's entry of a file as it was just read."""
-    raw = survey.raw
-    return Entry(
-        raw.table, raw.uri, raw.n_bytes, raw.modified, survey.content_digest, columns, n_rows, n_quarantined, n_suppressed
-    )
+def _columns(shapes: list[Shapes], table: TableSettings, current: pa.Schema | None) -> list[tuple[str, Shape]]:
+    for subject in table.subjects:  # the ledger may be older than what lethe.toml says of this column
+        shapes = [as_subject(columns, subject.column) for columns in shapes]
+    present = {name.lower() for columns in shapes for name in columns}
+    return columns_of(shapes, [name for name in (current.names if current else ()) if name.lower() in present])
+
+
+def _stopped(table: TableSettings, standing: Mapping[str, Shapes], read: Mapping[str, Shapes]) -> dict[str, str]:
+    """Why files cannot join those before them, by uri."""
+    if table.drift != "stop":
+        return {}
+    known = dict(_lowered(_columns(list(standing.values()), table, None)))
+    # Types that lethe.toml names do not drift, and ids are the same as text.
+    settled = {name.lower() for name in (*table.types, *(subject.column for subject in table.subjects))}
+    stopped = dict[str, str]()
+    for uri, columns in sorted(read.items()):
+        if (why := drift.conflict(known, columns, settled)) is not None:
+            stopped[uri] = why
+            continue
+        known = dict(_lowered(columns_of([dict(known), columns])))
+    return stopped
+
+
+def _lowered(columns: Iterable[tuple[str, Shape]]) -> Iterator[tuple[str, Shape]]:
+    return ((name.lower(), shape) for name, shape in columns)

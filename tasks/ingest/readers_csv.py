@@ -1,66 +1,102 @@
-"""CSV and TSV: blocks of fields. What is ragged, open-quoted or not UTF-8 is set aside, record by record.
+"""CSV and TSV: blocks of fields. What is ragged, open-quoted or not in its encoding is set aside, record by record.
 
-A header row is required. An empty unquoted field is NULL, "" is the empty text. Quoted line breaks are data.
+How a file is written is found out first (`tasks.ingest.dialect`). An empty unquoted field is NULL, "" is the empty text. Quoted
+line breaks are data.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from infra.settings import ReadSettings
 from tasks.ingest.blocks import INVALID_UTF8, Block, Reject, as_text, is_utf8
+from tasks.ingest.dialect import HEAD_BYTES, Dialect, HeaderIncomplete, detect
 from tasks.ingest.fields import Fields, fields, no_rows
-from tasks.ingest.infer import Shape, Shapes, text_shape, unique_names
+from tasks.ingest.infer import Shape, Shapes, text_shape
+from tasks.ingest.normal import Spelled, normalised
 from tasks.ingest.scan import Records, records
-from tasks.ingest.streams import Unreadable
+from tasks.ingest.streams import UTF8, Unreadable, recoded
 
 MAX_RECORD_BYTES = 64 << 20
-_SEPARATORS = ",\t;|"
-_QUOTED = re.compile(rb'"[^"]*"')
+OPEN_QUOTE = "a quote is opened and never closed"
+CUT_OFF = "cut off where the file is damaged"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
-_OPEN_QUOTE = "a quote is opened and never closed"
 
 
-@dataclass(frozen=True)
-class _Layout:
-    names: list[str]
-    delimiter: str
+def opened(
+    blocks: Iterator[bytes], options: ReadSettings, kind: str = "csv", encoding: str | None = None
+) -> tuple[Dialect, Iterator[bytes]]:
+    """The dialect of a file, and what follows its header in UTF-8, from the file's decompressed bytes. `encoding`, unless it is
+    "utf-8", is taken instead of what the options say.
 
-
-def read(blocks: Iterator[bytes], *, delimiter: str | None = None) -> Iterator[Block]:
-    """The fields of the records of a CSV in UTF-8, about a block at a time; one block without rows if there is no record.
-
-    Raises `Unreadable` if there is no header row that can be read. Memory: a few blocks, or the longest record (at most 64 MiB).
+    Raises `Unreadable` if there is no header row that can be read, `ConfigError` for an option that cannot be meant.
     """
-    layout: _Layout | None = None
-    carry, line, is_empty = b"", 1, True
+    if encoding is not None and encoding != UTF8:
+        options = options.model_copy(update={"encoding": encoding})
+    head, failure, size = b"", None, HEAD_BYTES
+    while True:
+        grown, failure = _peeked(head, blocks, size)
+        whole = len(grown) < size
+        try:
+            dialect = detect(grown[:size], options, kind=kind, whole=whole)
+            break
+        except HeaderIncomplete:
+            if size > MAX_RECORD_BYTES:
+                raise
+        head, size = grown, size * 8
+    text = recoded(chain([grown], blocks), dialect.encoding)
+    n_mark = len(codecs.BOM_UTF8) if dialect.encoding == UTF8 and grown.startswith(codecs.BOM_UTF8) else 0
+    return dialect, _failing(_behind(text, dialect.header_bytes - n_mark), failure)
+
+
+def read(
+    blocks: Iterator[bytes],
+    dialect: Dialect,
+    options: ReadSettings | None = None,
+    *,
+    line: int | None = None,
+    spelled: Collection[str] = (),
+) -> Iterator[Block]:
+    """The rows of what follows the header of a CSV in UTF-8 (or of a part of it that starts at a line), about a block at a time;
+    one block without rows if there is no record. `line`: the number of the first line, by default that after the header.
+    `options` say which values are NULL, and, but in the columns `spelled`, how numbers and days are written (`normal`).
+
+    A record whose quote is still open at the end, or after 64 MiB, is given up: its first line is a reject for `OPEN_QUOTE`, and
+    the lines after it are read as records again; what stands without a line end before damage is a reject. Memory: a few blocks,
+    or the longest record.
+    """
+    read_as = partial(normalised, options=options or ReadSettings(), spelled=spelled)
+    carry, line, is_empty = b"", dialect.header_lines + 1 if line is None else line, True
     while True:
         fresh, failure = _next(blocks)
-        last = not fresh
+        last = not fresh and failure is None
         data, carry = carry + fresh, b""
         while data:
-            found = records(data, layout.delimiter if layout else _separator(data, delimiter), last=last)
-            if layout is None:
-                layout, found = _header(data, found, delimiter, last=last)
-            if layout is not None and len(found.starts):
+            found = records(data, dialect.separator, last=last, quote=dialect.quote_byte, comment=dialect.comment_byte)
+            if len(found.starts):
                 is_empty = False
-                yield _block(data, found, layout, line)
+                yield _block(data, found, dialect, read_as, line)
             line += found.n_lines
             data = data[found.consumed :]
-            if not (layout and data and found.quoted and (last or len(data) > MAX_RECORD_BYTES)):
+            if not (data and found.quoted and (last or len(data) > MAX_RECORD_BYTES)):
                 carry = data
                 break
-            rejected, data = _first_line(data, line)
+            rejected, data = _first_line(data, line, dialect)
             yield Block(None, 0, (rejected,))
             line += 1
-        if last and layout is not None and is_empty:
-            yield Block(no_rows(layout.names), 0)
+        if (last or failure is not None) and is_empty and dialect.names:
+            yield Block(no_rows(list(dialect.names)), 0, lines=np.empty(0, np.int64))
         if failure is not None:
+            if carry:  # where the damage cut it, nobody knows whether it is a whole record
+                yield Block(None, 0, (Reject(line, CUT_OFF, _shown(carry, dialect)),))
             raise failure
         if last:
             return
@@ -74,117 +110,89 @@ def _next(blocks: Iterator[bytes]) -> tuple[bytes, Unreadable | None]:
         return b"", failure
 
 
-def _separator(data: bytes, delimiter: str | None) -> str:
-    """The given one, or the one of , tab ; | that the header line has most of."""
-    if delimiter is not None:
-        return delimiter
-    head = data[: 1 << 20].lstrip(b"\r\n")
-    line = _first_line_of(head)
-    if b'"' in line:  # a name may hold a separator or a line break
-        line = _first_line_of(_QUOTED.sub(b"", head))
-    return max(_SEPARATORS, key=lambda c: line.count(c.encode()))
+def _peeked(head: bytes, blocks: Iterator[bytes], size: int) -> tuple[bytes, Unreadable | None]:
+    """The first bytes of a stream: `size` or more, or all of them."""
+    held, n_bytes = [head], len(head)
+    while n_bytes < size:
+        fresh, failure = _next(blocks)
+        if not fresh:
+            return b"".join(held), failure
+        held.append(fresh)
+        n_bytes += len(fresh)
+    return b"".join(held), None
 
 
-def _first_line_of(text: bytes) -> bytes:
-    match = _LINE_END.search(text)
-    return text[: match.start()] if match else text
+def _behind(blocks: Iterator[bytes], n_bytes: int) -> Iterator[bytes]:
+    """The blocks without their first bytes."""
+    for block in blocks:
+        if n_bytes < len(block):
+            yield block[n_bytes:]
+        n_bytes = max(0, n_bytes - len(block))
 
 
-def _header(data: bytes, found: Records, delimiter: str | None, *, last: bool) -> tuple[_Layout | None, Records]:
-    """The columns, and the records after the header; None while the header is not complete."""
-    if not len(found.starts):
-        if found.quoted and (last or len(data) > MAX_RECORD_BYTES):
-            raise Unreadable("the header row opens a quote and never closes it")
-        return None, found
-    raw = data[int(found.starts[0]) : int(found.ends[0])]
-    if b"\0" in raw:
-        raise Unreadable("the header row holds NUL bytes: not a text file")
-    separator = _separator(data, delimiter)
-    names = unique_names([name or "" for name in split_record(as_text(raw), separator)])
-    return _Layout(names, separator), _without_first(found)
+def _failing(blocks: Iterator[bytes], failure: Unreadable | None) -> Iterator[bytes]:
+    yield from blocks
+    if failure is not None:
+        raise failure
 
 
-def _without_first(found: Records) -> Records:
-    arrays = (found.starts[1:], found.ends[1:], found.n_fields[1:], found.lines[1:], found.first_fields[1:])
-    return Records(*arrays, found.field_ends, found.consumed, found.n_lines, found.quoted)
-
-
-def _first_line(data: bytes, line: int) -> tuple[Reject, bytes]:
+def _first_line(data: bytes, line: int, dialect: Dialect) -> tuple[Reject, bytes]:
     """Give up on the first line of a record whose quote is never closed; the lines after it are read as records again."""
     match = _LINE_END.search(data)
     end, following = match.span() if match else (len(data), len(data))
-    return Reject(line, _OPEN_QUOTE, as_text(data[:end])), data[following:]
+    return Reject(line, OPEN_QUOTE, _shown(data[:end], dialect)), data[following:]
 
 
-def _block(data: bytes, found: Records, layout: _Layout, line: int) -> Block:
-    good = found.n_fields == len(layout.names)
-    rejects = [_ragged(data, found, int(i), line, len(layout.names)) for i in np.flatnonzero(~good)]
+def _block(data: bytes, found: Records, dialect: Dialect, read_as: Callable[[Fields], Fields | Spelled], line: int) -> Block:
+    good = found.n_fields == len(dialect.names)
+    rejects = [_ragged(data, found, int(i), line, dialect) for i in np.flatnonzero(~good)]
     body = b"" if data.isascii() else data[int(found.starts[0]) : found.consumed]
     if not is_utf8(body):
-        rejects += _invalid(data, found, good, line)
+        rejects += _invalid(data, found, good, line, dialect)
     rows = np.flatnonzero(good)
     is_wide = not body.isascii() and (not rejects or any(not _raw(data, found, i).isascii() for i in rows.tolist()))
-    return Block(fields(data, found, rows, layout.names), len(rows), tuple(sorted(rejects, key=lambda r: r.line)), is_wide)
+    values = fields(data, found, rows, list(dialect.names), dialect.quote_byte)
+    rejects.sort(key=lambda reject: reject.line)
+    return Block(read_as(values), len(rows), tuple(rejects), is_wide, line + found.lines[rows].astype(np.int64))
 
 
 def _raw(data: bytes, found: Records, i: int) -> bytes:
     return data[int(found.starts[i]) : int(found.ends[i])]
 
 
-def _invalid(data: bytes, found: Records, good: npt.NDArray[np.bool_], line: int) -> list[Reject]:
-    """The records that are not UTF-8; they are no longer good."""
+def _invalid(data: bytes, found: Records, good: npt.NDArray[np.bool_], line: int, dialect: Dialect) -> list[Reject]:
+    """The records that are not UTF-8, or were not in their own encoding; they are no longer good."""
+    reason = INVALID_UTF8 if dialect.encoding == UTF8 else f"not {dialect.encoding}"
     rejects = list[Reject]()
     for i in np.flatnonzero(good).tolist():
         raw = _raw(data, found, i)
         if not is_utf8(raw):
             good[i] = False
-            rejects.append(Reject(line + int(found.lines[i]), INVALID_UTF8, as_text(raw)))
+            rejects.append(Reject(line + int(found.lines[i]), reason, _shown(raw, dialect)))
     return rejects
 
 
-def _ragged(data: bytes, found: Records, i: int, line: int, n_columns: int) -> Reject:
-    reason = f"{found.n_fields[i]} fields, the header has {n_columns}"
-    return Reject(line + int(found.lines[i]), reason, as_text(_raw(data, found, i)))
+def _ragged(data: bytes, found: Records, i: int, line: int, dialect: Dialect) -> Reject:
+    reason = f"{found.n_fields[i]} fields, the header has {len(dialect.names)}"
+    if not dialect.header:
+        reason = f"{found.n_fields[i]} fields, the first records have {len(dialect.names)}"
+    return Reject(line + int(found.lines[i]), reason, _shown(_raw(data, found, i), dialect))
 
 
-def split_record(record: str, delimiter: str) -> list[str | None]:
-    """The fields of one record, None for an empty unquoted one: the slow road that the kernels are held to."""
-    fields = list[str | None]()
-    i = 0
-    while True:
-        text, quoted = "", record[i : i + 1] == '"'
-        if quoted:
-            text, i = _inside_quotes(record, i + 1)
-        end = record.find(delimiter, i)
-        text += record[i : end if end >= 0 else len(record)]
-        fields.append(text if text or quoted else None)
-        if end < 0:
-            return fields
-        i = end + 1
-
-
-def _inside_quotes(record: str, i: int) -> tuple[str, int]:
-    """The text up to the closing quote, and the place after it."""
-    text = ""
-    while True:
-        end = record.find('"', i)
-        if end < 0:
-            return text + record[i:], len(record)
-        text += record[i:end]
-        if record[end + 1 : end + 2] != '"':
-            return text, end + 1
-        text, i = text + '"', end + 2
+def _shown(raw: bytes, dialect: Dialect) -> str:
+    """A record as text; in another encoding than UTF-8, \\xff only marks the bytes that are shown after it."""
+    return as_text(raw if dialect.encoding == UTF8 else raw.replace(b"\xff", b""))
 
 
 # --- types ------------------------------------------------------------------------------------------------------------------
 
 
-def shapes(rows: Fields) -> Shapes:
+def shapes(rows: Fields | Spelled) -> Shapes:
     """The shape of every column."""
     return {name: text_shape(rows.kinds(place)) for place, name in enumerate(rows.names)}
 
 
-def typed(rows: Fields, schema: pa.Schema, known: dict[str, Shape]) -> tuple[pa.RecordBatch, list[Reject]]:
+def typed(rows: Fields | Spelled, schema: pa.Schema, known: dict[str, Shape]) -> tuple[pa.RecordBatch, list[Reject]]:
     """The fields as columns of the schema's types. `known` holds the shapes, by lower-cased name, that the types were taken
     from."""
     places = {name.lower(): place for place, name in enumerate(rows.names)}

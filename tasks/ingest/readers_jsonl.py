@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from tasks.ingest import scan
@@ -33,12 +34,13 @@ class _Repeated(ValueError):
     """An object holds a key twice."""
 
 
-def read(blocks: Iterator[bytes], subject: str | None = None) -> Iterator[Block]:
-    """Objects of a JSON lines file in UTF-8, about a block at a time. Fractions in the column `subject` are text, as they are
-    spelled.
+def read(blocks: Iterator[bytes], subject: str | None = None, *, spelled: Collection[str] = ()) -> Iterator[Block]:
+    """Objects of a JSON lines file in UTF-8, about a block at a time. Fractions in the column `subject`, and in the columns
+    `spelled` (any case), are text, as they are spelled.
 
     Raises `Unreadable` when a line is longer than 256 MiB, and `ColumnError` when a subject is a list or an object.
     """
+    wanted = frozenset(name.lower() for name in (*spelled, *([] if subject is None else [subject])))
     carry, line = list[bytes](), 1
     for fresh in blocks:
         cut = fresh.rfind(b"\n") + 1
@@ -49,24 +51,27 @@ def read(blocks: Iterator[bytes], subject: str | None = None) -> Iterator[Block]
             continue
         whole = b"".join([*carry, fresh[:cut]])
         carry = [fresh[cut:]]
-        yield _block(whole, line, subject)
+        yield _block(whole, line, subject, wanted)
         line += whole.count(b"\n")
     if any(carry):
-        yield _block(b"".join(carry), line, subject)
+        yield _block(b"".join(carry), line, subject, wanted)
 
 
-def _block(data: bytes, line: int, subject: str | None) -> Block:
-    rows, rejects, is_wide = list[Row](), list[Reject](), False
+def _block(data: bytes, line: int, subject: str | None, spelled: frozenset[str]) -> Block:
+    rows, lines, rejects, is_wide = list[Row](), list[int](), list[Reject](), False
     for number, raw in enumerate(data.split(b"\n"), line):
         if not raw.strip():
             continue
         row = _parsed(raw)
         if isinstance(row, str):
             rejects.append(Reject(number, row, as_text(raw)))
-        else:
-            rows.append(row if subject is None else _with_id(row, raw, subject, number))
-            is_wide = is_wide or not raw.isascii()
-    return Block(rows, len(rows), tuple(rejects), is_wide)
+            continue
+        if subject is not None:
+            _refuse_nested(row, subject, number)
+        rows.append(_as_spelled(row, raw, spelled) if spelled else row)
+        lines.append(number)
+        is_wide = is_wide or not raw.isascii()
+    return Block(rows, len(rows), tuple(rejects), is_wide, np.array(lines, np.int64))
 
 
 def _parsed(raw: bytes) -> Row | str:
@@ -101,16 +106,20 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> Row:
     return row
 
 
-def _with_id(row: Row, raw: bytes, subject: str, line: int) -> Row:
-    """The row with its subject as it is spelled, where that is a number with a fraction or an exponent."""
+def _refuse_nested(row: Row, subject: str, line: int) -> None:
     name = subject if subject in row else next((name for name in row if name.lower() == subject.lower()), subject)
-    value = row.get(name)
-    if isinstance(value, (dict, list)):
+    if isinstance(row.get(name), (dict, list)):
         raise ColumnError(nested(f"line {line}", name))
-    if not isinstance(value, float):
+
+
+def _as_spelled(row: Row, raw: bytes, spelled: frozenset[str]) -> Row:
+    """The row with its numbers in some columns (lower-cased) as text, as they are spelled, where one of them has a fraction or an
+    exponent."""
+    names = {name for name, value in row.items() if isinstance(value, float) and name.lower() in spelled}
+    if not names:
         return row
-    spelled = json.loads(raw.decode(), parse_float=str, parse_constant=str)
-    return {**row, name: next(value for key, value in spelled.items() if _column_name(key) == name)}
+    texts: Row = json.loads(raw.decode(), parse_float=str, parse_constant=str)
+    return row | {_column_name(key): value for key, value in texts.items() if _column_name(key) in names}
 
 
 def _columns(row: Row) -> Row | str:
@@ -176,13 +185,14 @@ def _bits(value: Any) -> int:
 
 
 def typed(rows: list[Row], schema: pa.Schema, known: dict[str, Shape]) -> tuple[pa.RecordBatch, list[Reject]]:
-    """The objects as columns of the schema; what a line lacks is NULL. `known` is not needed: JSON spells no NULL but null."""
+    """The objects as columns of the schema; what a line lacks is NULL, what the schema lacks is not wanted. `known` is not
+    needed: JSON spells no NULL but null."""
     del known
     columns: dict[str, list[Any]] = {field.name.lower(): [None] * len(rows) for field in schema}
-    lowered = {name: name.lower() for row in rows for name in row}
+    held = {name: columns.get(name.lower(), [None] * len(rows)) for row in rows for name in row}
     for place, row in enumerate(rows):
         for name, value in row.items():
-            columns[lowered[name]][place] = value
+            held[name][place] = value
     arrays = [pa.array(_fitted(columns[field.name.lower()], field.type), field.type) for field in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema), []
 

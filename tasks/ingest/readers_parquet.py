@@ -3,6 +3,7 @@ aside."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ from tasks.ingest.infer import Shape, Shapes, deltable, type_shape, unique_names
 from tasks.ingest.streams import Unreadable
 
 _ROWS = 65_536
+_BATCH_BYTES = 16 << 20
+_TAIL_BYTES = 8  # the footer's length and the magic
+_ARROW_TYPES = b"ARROW:schema"  # the footer's key for them
+_NO_TYPES = b"lethe:schema"  # as long
 _SMALL = 1 << 53
 _INT64 = 1 << 63
 _PER_MICROSECOND = 1000
@@ -25,11 +30,55 @@ _DAYS = (-719_162, 2_932_896)
 
 
 def opened(file: Any) -> pq.ParquetFile:
-    """The Parquet file, or `Unreadable`."""
+    """The Parquet file (one that can be read from any place), or `Unreadable`."""
     try:
-        return pq.ParquetFile(file)
-    except (pa.ArrowInvalid, OSError) as error:
+        parquet = pq.ParquetFile(file, pre_buffer=False)
+        if not any(_holds_fixed_lists(field.type) for field in parquet.schema_arrow):
+            return parquet
+        return pq.ParquetFile(pa.PythonFile(_WithoutArrowTypes(file), mode="r"), pre_buffer=False)
+    except (pa.ArrowException, OSError) as error:
         raise Unreadable(f"not a Parquet file: {type(error).__name__}") from None
+
+
+def _holds_fixed_lists(kind: pa.DataType) -> bool:
+    if pa.types.is_fixed_size_list(kind):
+        return True
+    return any(_holds_fixed_lists(kind.field(place).type) for place in range(kind.num_fields))
+
+
+class _WithoutArrowTypes(io.RawIOBase):
+    """A Parquet file whose footer does not tell Arrow's types. A list of fixed size is a list to Parquet; Arrow's reader stops
+    at a NULL in one when it is told that it was written as such."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._n_bytes = file.seek(0, io.SEEK_END)
+        file.seek(self._n_bytes - _TAIL_BYTES)
+        footer_bytes = int.from_bytes(file.read(4), "little") + _TAIL_BYTES
+        self._start = max(0, self._n_bytes - footer_bytes)
+        file.seek(self._start)
+        self._footer = file.read(footer_bytes).replace(_ARROW_TYPES, _NO_TYPES)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def readinto(self, buffer: Any, /) -> int:
+        at = self._file.tell()
+        data = self._file.read(len(buffer))
+        if at + len(data) > self._start:
+            head = data[: max(0, self._start - at)]
+            data = head + self._footer[max(0, at - self._start) :][: len(data) - len(head)]
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def read(parquet: pq.ParquetFile) -> Iterator[Block]:
@@ -38,13 +87,53 @@ def read(parquet: pq.ParquetFile) -> Iterator[Block]:
     names = unique_names(parquet.schema_arrow.names)
     if not names:
         raise Unreadable("a Parquet file without columns")
-    empty = [pa.array([], field.type) for field in parquet.schema_arrow]
-    yield Block(pa.RecordBatch.from_arrays(empty, names=names), 0)
+    yield _block([pa.nulls(0, field.type) for field in parquet.schema_arrow], names)
     try:
-        for batch in parquet.iter_batches(_ROWS, use_threads=False):
-            yield Block(pa.RecordBatch.from_arrays(batch.columns, names=names), batch.num_rows)
-    except (pa.ArrowInvalid, OSError) as error:
+        for batch in parquet.iter_batches(_batch_rows(parquet), use_threads=False):
+            yield _block(batch.columns, names)
+    except (pa.ArrowException, OSError) as error:
         raise Unreadable(f"the rest of the Parquet file cannot be read: {type(error).__name__}") from None
+
+
+def _block(columns: list[pa.Array], names: list[str]) -> Block:
+    rows = pa.RecordBatch.from_arrays([plain(column) for column in columns], names=names)
+    return Block(rows, rows.num_rows)
+
+
+def _batch_rows(parquet: pq.ParquetFile) -> int:
+    """How many rows are some megabytes, by the size of the widest row group."""
+    groups = [parquet.metadata.row_group(place) for place in range(parquet.metadata.num_row_groups)]
+    widest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
+    return max(1, min(_ROWS, int(_BATCH_BYTES / max(1.0, widest))))
+
+
+def plain(column: pa.Array) -> pa.Array:
+    """The column in a type that Delta's are derived from: extensions as what they are stored as, views of lists as lists, small
+    decimals as decimals."""
+    kind = plain_type(column.type)
+    if kind == column.type:
+        return column
+    if isinstance(column, pa.ExtensionArray):
+        return plain(column.storage)
+    return _without_views(column) if pa.types.is_list(kind) else column.cast(kind)
+
+
+def _without_views(column: pa.Array) -> pa.Array:
+    """A view of lists as lists."""
+    sizes = np.asarray(pc.fill_null(pc.list_value_length(column), 0)).astype(np.int32)
+    offsets = np.concatenate([np.zeros(1, np.int32), np.cumsum(sizes, dtype=np.int32)])
+    return pa.ListArray.from_arrays(pa.array(offsets), column.flatten(), mask=column.is_null())
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """The type of `plain`."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind):
+        return pa.list_(kind.value_type)
+    if pa.types.is_decimal32(kind) or pa.types.is_decimal64(kind):
+        return pa.decimal128(kind.precision, kind.scale)
+    return kind
 
 
 def file_shapes(parquet: pq.ParquetFile) -> Shapes:
@@ -55,7 +144,7 @@ def file_shapes(parquet: pq.ParquetFile) -> Shapes:
 
 def _shape(parquet: pq.ParquetFile, place: int) -> Shape:
     field = parquet.schema_arrow.field(place)
-    kind = deltable(field.type)
+    kind = deltable(plain_type(field.type))
     if pa.types.is_timestamp(field.type) and field.type.unit == "ns" and _whole_microseconds(parquet, place):
         kind = pa.timestamp("us", tz="UTC" if field.type.tz else None)
     if not pa.types.is_integer(field.type):

@@ -2,47 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from infra.files import SOURCE
 from infra.ids import Digest, Keys
+from infra.mentions import mentioned
 from infra.rowhash import row_hashes, row_ids
 from infra.settings import SubjectSettings
-from infra.subjects import subject_tokens
+from infra.subjects import Mask, concerned, roots, subject_ranks
+from tasks.ingest.blocks import Reject
 
 SORT_ROWS = 512 << 10
 SORT_BYTES = 256 << 20
 _ROW_ID = pa.field("row_id", pa.int64())
 
 
-def subject_index(schema: pa.Schema, subject: SubjectSettings | None) -> int | None:
-    """Which column holds the subject, by its exact name; None where the table has none."""
-    return schema.names.index(subject.column) if subject is not None and subject.column in schema.names else None
-
-
-def trimmed(batch: pa.RecordBatch, subject: SubjectSettings | None) -> pa.RecordBatch:
-    """The batch with no blanks around the subjects' ids, where they are text: a column of numbers has none either, and an id must
-    not change when its column becomes text."""
-    index = subject_index(batch.schema, subject)
-    if index is None or not pa.types.is_string(batch.schema.field(index).type):
-        return batch
-    return batch.set_column(index, batch.schema.field(index), pc.utf8_trim(batch.column(index), " \t"))
+def trimmed(batch: pa.RecordBatch, subjects: Sequence[SubjectSettings]) -> pa.RecordBatch:
+    """The batch with no blanks around the subjects' ids, where they are columns of text: a column of numbers has none either, and
+    an id must not change when its column becomes text. (What lies in lists and objects was text in the file already.)"""
+    for name in roots(batch.schema, subjects):
+        index = batch.schema.names.index(name)
+        if pa.types.is_string(batch.schema.field(index).type):
+            batch = batch.set_column(index, batch.schema.field(index), pc.utf8_trim(batch.column(index), " \t"))
+    return batch
 
 
 def suppress(
-    batch: pa.RecordBatch, subject: SubjectSettings | None, keys: Keys, suppressed: frozenset[str]
+    batch: pa.RecordBatch, subjects: Sequence[SubjectSettings], keys: Keys, suppressed: frozenset[str]
 ) -> tuple[pa.RecordBatch, int]:
-    """The batch without the rows of suppressed subjects (tokens), and how many those were."""
-    index = subject_index(batch.schema, subject)
-    if subject is None or index is None or not suppressed or batch.num_rows == 0:
-        return batch, 0
-    tokens = subject_tokens(batch.column(index), subject.kind, keys)
-    kept = batch.filter(pc.invert(pc.is_in(tokens, value_set=pa.array(sorted(suppressed)))))
-    return kept, batch.num_rows - kept.num_rows
+    """The batch without the rows that name a suppressed subject (tokens) in any subject column, and how many those were."""
+    gone = suppressed_rows(batch, subjects, keys, suppressed)
+    return (batch, 0) if gone is None else (batch.filter(pa.array(~gone)), int(gone.sum()))
+
+
+def suppressed_rows(
+    batch: pa.RecordBatch, subjects: Sequence[SubjectSettings], keys: Keys, suppressed: frozenset[str]
+) -> Mask | None:
+    """Which rows name a suppressed subject, bool (n,); None if no row does."""
+    if not suppressed or not subjects or batch.num_rows == 0:
+        return None
+    gone = concerned(batch, subjects, {subject.kind: suppressed for subject in subjects}, keys)
+    return gone if gone.any() else None
+
+
+def suppress_rejects(
+    rejects: Sequence[Reject], subjects: Sequence[SubjectSettings], keys: Keys, suppressed: frozenset[str]
+) -> tuple[list[Reject], int]:
+    """The rejects without those that name a suppressed subject, as an erasure would find them, and how many those were."""
+    if not suppressed or not subjects or not rejects:
+        return list(rejects), 0
+    gone = mentioned([reject.raw for reject in rejects], subjects, {s.kind: suppressed for s in subjects}, keys)
+    kept = [reject for reject, is_gone in zip(rejects, gone, strict=True) if not is_gone]
+    return kept, len(rejects) - len(kept)
 
 
 @dataclass
@@ -53,8 +69,9 @@ class Tally:
 
 
 def with_row_ids(batch: pa.RecordBatch, table: str, keys: Keys, tally: Tally) -> pa.RecordBatch:
-    """The batch with `row_id` as its first column: a keyed hash of the table's name and the row's content."""
-    hashes = row_hashes(batch, batch.schema.names, keys.row)
+    """The batch with `row_id` as its first column: a keyed hash of the table's name and the row's content, to which the hidden
+    column `SOURCE` (what file a row came from) does not belong."""
+    hashes = row_hashes(batch, [name for name in batch.schema.names if name != SOURCE], keys.row)
     tally.digest += Digest.of(hashes)
     ids = row_ids(table, hashes, keys.row)
     return batch.add_column(0, _ROW_ID, pa.array(ids))
@@ -65,10 +82,10 @@ def table_schema(user: pa.Schema) -> pa.Schema:
     return user.insert(0, _ROW_ID)
 
 
-def by_subject(batches: Iterable[pa.RecordBatch], subject: SubjectSettings | None, keys: Keys) -> Iterator[pa.RecordBatch]:
-    """A small file's rows in the order of their subjects' tokens, so that erasing one subject rewrites few row groups; files of
-    more than half a million rows or 256 MiB keep their order (memory)."""
-    if subject is None:
+def by_subject(batches: Iterable[pa.RecordBatch], subjects: Sequence[SubjectSettings], keys: Keys) -> Iterator[pa.RecordBatch]:
+    """A small file's rows in the order of their first subjects' tokens, so that erasing one subject rewrites few row groups;
+    files of more than half a million rows or 256 MiB keep their order (memory)."""
+    if not subjects:
         yield from batches
         return
     held, n_rows, n_bytes, stream = list[pa.RecordBatch](), 0, 0, iter(batches)
@@ -79,18 +96,9 @@ def by_subject(batches: Iterable[pa.RecordBatch], subject: SubjectSettings | Non
             yield from held
             yield from stream
             return
-    if held:
-        yield _sorted(pa.Table.from_batches(held).combine_chunks().to_batches()[0], subject, keys)
-
-
-def _sorted(batch: pa.RecordBatch, subject: SubjectSettings, keys: Keys) -> pa.RecordBatch:
-    index = subject_index(batch.schema, subject)
-    if index is None:
-        return batch
-    encoded = batch.column(index).dictionary_encode()
-    tokens = subject_tokens(encoded, subject.kind, keys)
-    ranks = pc.rank(tokens, sort_keys="ascending", tiebreaker="dense")
-    return batch.take(pa.array(np.argsort(np.asarray(ranks), kind="stable")))
+    if n_rows:
+        whole = pa.Table.from_batches(held).combine_chunks().to_batches()[0]
+        yield whole.take(pa.array(np.argsort(subject_ranks(whole, subjects[0], keys), kind="stable")))
 
 
 def stats_columns(user: pa.Schema, *, private: Iterable[str]) -> list[str]:

@@ -1,50 +1,53 @@
 """The door of the ingest stage: raw files into `records/*`, `quarantine` and the `sources` ledger.
 
 Rows in = rows in the table + rows in quarantine + rows suppressed. A file that the ledger knows is not read again; a changed file
-replaces its own rows; a file that is gone keeps its rows. The order of the three writes makes a crash harmless: quarantine
-(replaced by source), then one commit a table (found again by its lineage), then the ledger.
+replaces its own rows; a file that is gone keeps its rows, unless the run prunes; a file whose columns do not fit is stopped and
+says why.
 """
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 from prefect import task
 
-from infra.cluster import Scheduler, Workers, connect
-from infra.contracts import QUARANTINE, DataFile, Lineage, Snapshot
+from infra.cluster import Scheduler, connect
+from infra.contracts import DataFile, LetheError, Snapshot
 from infra.discretion import discreet
-from infra.files import quarantine_source, source_key
-from infra.ids import key_of
 from infra.lake import Lake
-from infra.lineage import code_digest, stage_key
+from infra.lineage import code_digest
 from infra.settings import Settings
-from tasks.ingest import frames, ledger
-from tasks.ingest.columns import is_unsettled, refuse_missing, refuse_nested
-from tasks.ingest.frames import Job, Site, Survey, Written
-from tasks.ingest.infer import Shapes, to_json
+from tasks.ingest import frames, keys, ledger, readings
+from tasks.ingest.columns import is_unsettled, refuse_missing
+from tasks.ingest.commits import Run, commit_quarantine, commit_table, records
+from tasks.ingest.contract import refuse_unruly
+from tasks.ingest.frames import Written
+from tasks.ingest.infer import Shapes, columns_of, schema_of, to_json
 from tasks.ingest.ledger import Entry, Ledger
-from tasks.ingest.plan import Plan, Target, batches, entry_of, fits, groups, plans, remembered, target
-from tasks.ingest.rows import subject_index, table_schema
+from tasks.ingest.passes import Reading, Site
+from tasks.ingest.plan import ADOPTED, Plan, Target, fits, groups, options_of, plans, remembered, target
 from tasks.ingest.sources import RawFile, SourceError, raw_files, why_empty
 
-_LOG = logging.getLogger("lethe.ingest")
-_STAGE = "ingest"
 _COMMITTERS = 4
 
 Progress = Callable[[str, int, int], None]
 
 
+class QuarantineLimit(LetheError):
+    """A table lost more rows to quarantine than its `max_quarantine_fraction` allows; nothing of it was committed."""
+
+
 @dataclass(frozen=True)
 class IngestedTable:
     """A table as ingest left it: all its rows, what its files lost to quarantine and suppression, how many files it stands on
-    (gone ones included), the snapshot, whether nothing had to be read (`found`), and this table's share of the run's seconds."""
+    (gone ones included), the snapshot, whether nothing had to be read (`found`), and this table's share of the run's seconds.
+
+    `n_stopped` files were not taken in, `n_vanished` are no longer there (their rows are).
+    """
 
     name: str
     rows: int
@@ -55,49 +58,52 @@ class IngestedTable:
     n_suppressed: int
     found: bool
     seconds: float
-
-
-@dataclass(frozen=True)
-class _Run:
-    lake: Lake
-    settings: Settings
-    workers: Workers
-    site: Site
-    code: str
+    n_stopped: int = 0
+    n_vanished: int = 0
 
 
 @task(name="ingest", persist_result=False)
 @discreet
 def ingest(
-    settings: Settings, tables: tuple[str, ...] | None = None, *, scheduler: Scheduler = None, progress: Progress | None = None
+    settings: Settings,
+    tables: tuple[str, ...] | None = None,
+    *,
+    prune: bool = False,
+    scheduler: Scheduler = None,
+    progress: Progress | None = None,
 ) -> list[IngestedTable]:
-    """Bring `records/<table>` up to date with the raw files of all tables and collections, or of those named.
+    """Bring `records/<table>` up to date with the raw files of all tables and collections, or of those named. `prune` takes the
+    rows of files that are gone out of tables that still have files.
 
     `progress(table, n_done, n)` is called after each table. Raises `SourceError` where a table has no file and never had one,
-    `ColumnError` where a column that lethe.toml names is not there, or a subject's column is nested.
+    `ColumnError` where a column that lethe.toml names is not there or a subject's column is nested, and, when all other tables
+    are done, `QuarantineLimit`.
     """
     lake = Lake.open(settings)
     known = ledger.read(lake)
-    planned = plans(raw_files(settings, tables), known)
-    _refuse_empty(settings, planned)
+    listing = raw_files(settings, tables)
+    planned = plans(listing, known, {name: options_of(settings.table(name)) for name in listing})
+    _refuse_empty(settings, planned, prune=prune)
     report = _Report(progress, len(planned))
     with connect(scheduler) as workers:
-        run = _Run(lake, settings, workers, _site(lake), code_digest("tasks.ingest"))
-        work = [plan for plan in planned if not _is_settled(run, plan)]
+        run = Run(lake, settings, workers, _site(lake), code_digest("tasks.ingest"))
+        work = [plan for plan in planned if not _is_settled(run, plan, prune=prune)]
         for group in groups(work):
             started = time.monotonic()
-            known = ledger.updated(known, _group(run, group, report))
-            ledger.write(lake, known)
+            entries, gone = _group(run, group, report, prune=prune)
+            known = ledger.merge(lake, entries, gone)
             report.took({plan.table: (time.monotonic() - started) / len(group) for plan in group})
+    report.raise_failures()
     return _results(lake, planned, known, report)
 
 
 class _Report:
-    """How far the run is, and what each table took."""
+    """How far the run is, what each table took, and which tables failed."""
 
     def __init__(self, progress: Progress | None, n: int) -> None:
         self.seconds = dict[str, float]()
         self.snapshots = dict[str, Snapshot]()
+        self.failures = list[str]()
         self._progress = progress
         self._n = n
         self._n_done = 0
@@ -111,9 +117,9 @@ class _Report:
     def took(self, seconds: dict[str, float]) -> None:
         self.seconds.update(seconds)
 
-
-def _records(table: str) -> str:
-    return f"records/{table}"
+    def raise_failures(self) -> None:
+        if self.failures:
+            raise QuarantineLimit("; ".join(self.failures))
 
 
 def _site(lake: Lake) -> Site:
@@ -124,221 +130,208 @@ def _site(lake: Lake) -> Site:
     return Site(lake.folder("quarantine"), lake.keys, tokens)
 
 
-def _refuse_empty(settings: Settings, planned: Iterable[Plan]) -> None:
+def _refuse_empty(settings: Settings, planned: Iterable[Plan], *, prune: bool) -> None:
     for plan in planned:
-        if not plan.files and not plan.entries:
-            reasons = "; ".join(why_empty(settings.home, source) for source in settings.table(plan.table).source)
+        if plan.files or (plan.entries and not (prune and plan.vanished)):
+            continue
+        adopted = [source for source in settings.table(plan.table).source if source.startswith(ADOPTED)]
+        if adopted:
+            raise SourceError(f"tables.{plan.table}: its source is another writer's table. Run: lethe adopt {plan.table}")
+        reasons = "; ".join(why_empty(settings.home, source) for source in settings.table(plan.table).source)
+        if not plan.entries:
             raise SourceError(f"tables.{plan.table}: no file: {reasons}. Correct its source in lethe.toml")
+        raise SourceError(f"tables.{plan.table}: --prune would take all its rows, for no file is there: {reasons}")
 
 
-def _is_settled(run: _Run, plan: Plan) -> bool:
+def _is_settled(run: Run, plan: Plan, *, prune: bool) -> bool:
     """Whether nothing has to be read for a table. What lethe.toml says of its columns may be news to it, though."""
-    if plan.todo or not (plan.entries and run.lake.exists(_records(plan.table))):
+    if plan.todo or plan.doubtful or (prune and plan.vanished):
+        return False
+    if not (plan.entries and run.lake.exists(records(plan.table))):
         return False
     section = run.settings.table(plan.table)
-    if section.subject is None and section.text is None:
+    if not section.subjects and section.text is None:
         return True
     shapes = remembered(plan)
     if sum(entry.n_rows for entry in plan.entries.values()):
-        refuse_missing(run.settings, plan.table, _names(run, plan.table, shapes))
-    return not is_unsettled(run.settings, plan.table, shapes)
+        refuse_missing(run.settings, plan.table, _schema(run, plan.table, shapes))
+    return not is_unsettled(section, shapes)
 
 
-def _names(run: _Run, table: str, shapes: Mapping[str, Shapes]) -> list[str]:
+def _schema(run: Run, table: str, shapes: Mapping[str, Shapes]) -> pa.Schema:
     """A table's columns as its files name them; where those disagree on the case, as the table itself does."""
-    names = list(dict.fromkeys(name for columns in shapes.values() for name in columns))
-    if len({name.lower() for name in names}) == len(names):
-        return names
-    return [name for name in run.lake.schema(run.lake.snapshot(_records(table))).names if name != "row_id"]
-
-
-def _job(run: _Run, raw: RawFile, known_digest: str | None = None) -> Job:
-    table = run.settings.table(raw.table)
-    return Job(raw, run.lake.folder(_records(raw.table)), table.subject, table.text, known_digest)
+    columns = columns_of(shapes.values())
+    if {name for one in shapes.values() for name in one} == {name for name, _ in columns}:
+        return schema_of(columns)
+    return run.lake.schema(run.lake.snapshot(records(table)))
 
 
 # --- one group of tables ------------------------------------------------------------------------------------------------------
 
 
-def _group(run: _Run, group: Sequence[Plan], report: _Report) -> list[Entry]:
-    """Ingest some tables; the ledger's new entries."""
-    written, touched = _first_reading(run, group)
-    targets = {plan.table: _target(run, plan, written[plan.table]) for plan in group}
-    _read_the_others(run, group, targets, written)
+@dataclass
+class _Work:
+    """A group of tables under way, by table: what was written, one reading a raw file, what each table will look like, and the
+    quarantine files of what was stopped."""
+
+    written: dict[str, list[Written]]
+    readings: dict[str, dict[str, Reading]]
+    targets: dict[str, Target] = field(default_factory=dict[str, Target])
+    stopped: dict[str, list[DataFile]] = field(default_factory=dict[str, list[DataFile]])
+
+    def take(self, more: Iterable[Written]) -> None:
+        """Add what was just written."""
+        for one in more:
+            self.written[one.pack.table].append(one)
+        for table, ones in self.written.items():
+            self.put(table, ones)
+
+    def put(self, table: str, written: list[Written]) -> None:
+        """Have this in place of what was written of a table."""
+        self.written[table] = written
+        self.readings[table] = readings.by_file(written)
+
+
+def _group(run: Run, group: Sequence[Plan], report: _Report, *, prune: bool) -> tuple[list[Entry], list[tuple[str, str]]]:
+    """Ingest some tables; the ledger's new entries, and the (table, uri) of those that go."""
+    doubtful = {raw: plan.entries[raw.uri].content_digest for plan in group for raw in plan.doubtful}
+    same = readings.unchanged(run, doubtful)
+    work = _Work({plan.table: [] for plan in group}, {plan.table: {} for plan in group})
+    work.take(readings.read(run, [raw for plan in group for raw in (*plan.todo, *plan.doubtful) if raw not in same]))
+    work.targets = {plan.table: _target(run, plan, work) for plan in group}
+    _read_the_others(run, group, work)
+    _stop(run, work)
     for plan in group:
-        _refuse_columns(run, plan, targets[plan.table].schema, written[plan.table])
-    _second_reading(run, targets, written)
-    kept = _recast(run, [plan for plan in group if targets[plan.table].rewrite], targets)
-    _commit_quarantine(run, [one for ones in written.values() for one in ones])
-    _commit_all(run, group, targets, written, kept, report)
-    return [*touched, *(_entry(one) for ones in written.values() for one in ones)]
+        _refuse_columns(run, plan, work.targets[plan.table].schema, work)
+    _second_reading(run, work)
+    for plan in group:
+        work.put(plan.table, keys.enforced(run, plan, work.targets[plan.table], work.written[plan.table]))
+    kept = [plan for plan in group if not _fails(run, plan, work, report)]
+    pruned = [(plan.table, entry.uri) for plan in kept if prune for entry in plan.vanished]
+    _commit_all(run, kept, work, pruned, report)
+    touched = [_touched(plan.entries[raw.uri], raw) for plan in group for raw in plan.doubtful if raw in same]
+    return [*touched, *(entry for plan in kept for entry in _entries(run, plan, work))], pruned
 
 
-def _first_reading(run: _Run, group: Sequence[Plan]) -> tuple[dict[str, list[Written]], list[Entry]]:
-    """Files with new content, written with their own types, by table; and the entries of those that only look new."""
-    entries = {(plan.table, uri): entry for plan in group for uri, entry in plan.entries.items()}
-    digests = {key: entry.content_digest for key, entry in entries.items()}
-    jobs = [_job(run, raw, digests.get((raw.table, raw.uri))) for plan in group for raw in plan.todo]
-    written: dict[str, list[Written]] = {plan.table: [] for plan in group}
-    touched = list[Entry]()
-    for one in _read(run, jobs):
-        if isinstance(one, Survey):
-            entry = entries[one.raw.table, one.raw.uri]
-            touched.append(replace(entry, n_bytes=one.raw.n_bytes, modified=one.raw.modified))
-        else:
-            written[one.survey.raw.table].append(one)
-    return written, touched
+def _touched(entry: Entry, raw: RawFile) -> Entry:
+    """The entry of a file that only looked changed."""
+    return replace(entry, n_bytes=raw.n_bytes, modified=raw.modified)
 
 
-def _read(run: _Run, jobs: Sequence[Job]) -> list[Written | Survey]:
-    return [one for ones in run.workers.map(frames.read, batches(jobs), run.site) for one in ones]
-
-
-def _target(run: _Run, plan: Plan, written: Sequence[Written]) -> Target:
-    surveys = [one.survey for one in written]
-    table = _records(plan.table)
-    subject = run.settings.table(plan.table).subject
-    column = subject.column if subject is not None else None
-    if not plan.entries:
-        return target(plan, surveys, None, column)
+def _target(run: Run, plan: Plan, work: _Work) -> Target:
+    found = list(work.readings[plan.table].values())
+    section, table = run.settings.table(plan.table), records(plan.table)
     if not run.lake.exists(table):
-        return replace(target(plan, surveys, None, column), rewrite=True)
-    schema = run.lake.schema(run.lake.snapshot(table))
-    return target(plan, surveys, pa.schema([field for field in schema if field.name != "row_id"]), column)
+        wanted = target(plan, found, None, section, run.settings.section(plan.table))
+        return replace(wanted, rewrite=bool(plan.entries))
+    base = run.lake.snapshot(table)
+    schema = run.lake.schema(base)
+    user = pa.schema([f for f in schema if f.name != "row_id"])
+    wanted = target(plan, found, user, section, run.settings.section(plan.table))
+    moved = bool(found) and run.lake.partitioning(base) != section.partition_by
+    return replace(wanted, rewrite=wanted.rewrite or moved)
 
 
-def _read_the_others(run: _Run, group: Sequence[Plan], targets: dict[str, Target], written: dict[str, list[Written]]) -> None:
-    """Where a column changes its type, the files that did not change are read again too."""
-    jobs = list[Job]()
-    for plan in group:
-        if targets[plan.table].rewrite:
-            done = {one.survey.raw for one in written[plan.table]}
-            jobs += [_job(run, raw) for raw in plan.files if raw not in done]
-    for one in _read(run, jobs):
-        if isinstance(one, Written):
-            written[one.survey.raw.table].append(one)
-
-
-def _second_reading(run: _Run, targets: dict[str, Target], written: dict[str, list[Written]]) -> None:
-    """Files whose own types are not those of their table are written again with the table's."""
-    again = [
-        one
-        for table, ones in written.items()
-        for one in ones
-        if one.file is not None and not fits(one.schema, targets[table].schema)
+def _read_the_others(run: Run, group: Sequence[Plan], work: _Work) -> None:
+    """Where a column changes its type, the files that did not change are read again too; not those that are stopped."""
+    others = [
+        raw
+        for plan in group
+        if work.targets[plan.table].rewrite
+        for raw in plan.files
+        if raw.uri not in work.readings[plan.table] and not (raw.uri in plan.entries and plan.entries[raw.uri].stopped)
     ]
-    schemas = {one.survey.raw.table: targets[one.survey.raw.table].schema for one in again}
-    shapes = {table: targets[table].known for table in schemas}
-    items = [(_job(run, one.survey.raw), one.survey) for one in again]
-    for old, new in zip(again, run.workers.map(frames.write, items, schemas, shapes, run.site), strict=True):
-        table = old.survey.raw.table
-        frames.discard(run.lake.folder(_records(table)), [old.file] if old.file is not None else [])
-        frames.discard(run.site.quarantine, old.quarantine)
-        written[table][written[table].index(old)] = new
+    work.take(readings.read(run, others))
 
 
-def _recast(run: _Run, rewritten: Sequence[Plan], targets: dict[str, Target]) -> dict[str, list[DataFile]]:
-    """New files of the rows whose raw files are gone, for tables whose types change."""
-    items = list[tuple[Job, Any]]()
-    for plan in rewritten:
-        table = _records(plan.table)
-        gone = {source_key(entry.uri): entry for entry in plan.vanished}
-        parts = run.lake.parts(run.lake.snapshot(table)) if gone and run.lake.exists(table) else []
-        for part in parts:
-            if (entry := gone.get(part.file.source)) is not None:
-                items.append((_job(run, RawFile(plan.table, entry.uri, entry.n_bytes, entry.modified)), part))
-    schemas = {plan.table: targets[plan.table].schema for plan in rewritten}
-    shapes = {plan.table: targets[plan.table].known for plan in rewritten}
-    kept: dict[str, list[DataFile]] = {plan.table: [] for plan in rewritten}
-    files = run.workers.map(frames.recast, items, schemas, shapes, run.site)
-    for (job, _), file in zip(items, files, strict=True):
-        if file is not None:
-            kept[job.raw.table].append(file)
-    return kept
+def _stop(run: Run, work: _Work) -> None:
+    """Take the files that do not fit their tables out of what was written, and say why in quarantine."""
+    for table, wanted in work.targets.items():
+        if wanted.stopped:
+            again, kept = readings.without_stopped(run, work.written[table], wanted)
+            work.written[table] = kept
+            work.take(run.workers.map(frames.write, again, {table: wanted}, run.site))
+            work.stopped[table] = readings.quarantine_stopped(run, table, wanted.stopped)
 
 
-def _refuse_columns(run: _Run, plan: Plan, schema: pa.Schema, written: Sequence[Written]) -> None:
+def _second_reading(run: Run, work: _Work) -> None:
+    """Packs whose own types are not those of their table are written again with the table's."""
+    again = [one for table, ones in work.written.items() for one in ones if not fits(one.schema, work.targets[table].schema)]
+    for old in again:
+        readings.discard(run, old)
+        work.written[old.pack.table].remove(old)
+    work.take(run.workers.map(frames.write, again, work.targets, run.site))
+
+
+def _refuse_columns(run: Run, plan: Plan, schema: pa.Schema, work: _Work) -> None:
     """Hold a table to the columns that lethe.toml names, once it has a row."""
-    read = {one.survey.raw.uri for one in written}
-    n_rows = sum(one.n_rows for one in written) + sum(e.n_rows for uri, e in plan.entries.items() if uri not in read)
-    if n_rows:
-        refuse_missing(run.settings, plan.table, schema.names)
-        refuse_nested(plan.table, run.settings.table(plan.table).subject, schema)
+    section, read = run.settings.table(plan.table), work.readings[plan.table]
+    n_read = sum(one.n_rows + one.n_quarantined for one in read.values())
+    if schema.names and (n_read or any(e.n_rows for uri, e in plan.entries.items() if uri not in read)):
+        refuse_missing(run.settings, plan.table, schema)
+        refuse_unruly(plan.table, section, schema)
 
 
-def _entry(one: Written) -> Entry:
-    return entry_of(one.survey, to_json(one.survey.shapes), one.n_rows, one.n_quarantined, one.n_suppressed)
+def _fails(run: Run, plan: Plan, work: _Work, report: _Report) -> bool:
+    """Whether a table lost too many rows to be committed; then nothing of it stays."""
+    found = work.readings[plan.table].values()
+    n_bad, n_good = sum(one.n_quarantined for one in found), sum(one.n_rows for one in found)
+    limit = run.settings.table(plan.table).max_quarantine_fraction
+    if n_bad <= limit * (n_bad + n_good):
+        return False
+    for one in work.written[plan.table]:
+        readings.discard(run, one)
+    report.failures.append(
+        f"table {plan.table}: {n_bad} of {n_bad + n_good} rows would go to quarantine, more than max_quarantine_fraction = "
+        f"{limit}; nothing of it was committed. Correct its files, its contract or the limit in lethe.toml"
+    )
+    return True
 
 
-# --- commits ----------------------------------------------------------------------------------------------------------------
+def _commit_all(run: Run, group: Sequence[Plan], work: _Work, pruned: Sequence[tuple[str, str]], report: _Report) -> None:
+    tables = {plan.table for plan in group}
+    rejects = [file for table in tables for one in work.written[table] for file in one.quarantine]
+    rejects += [file for table in tables for file in work.stopped.get(table, [])]
+    sources = {(table, uri) for table in tables for uri in (*work.readings[table], *work.targets[table].stopped)}
+    commit_quarantine(run, rejects, {*sources, *pruned})
 
-
-def _commit_quarantine(run: _Run, written: Sequence[Written]) -> None:
-    """Replace the rejects of every file that was read again: the second of two equal runs changes nothing."""
-    add = [file for one in written for file in one.quarantine]
-    sources = {source_key(quarantine_source(one.survey.raw.table, one.survey.raw.uri)) for one in written}
-    remove = list[DataFile]()
-    if run.lake.exists("quarantine"):
-        remove = [part.file for part in run.lake.parts(run.lake.snapshot("quarantine")) if part.file.source in sources]
-    if add or remove:
-        key = key_of("quarantine", sorted(file.path for file in add))
-        lineage = Lineage(_STAGE, key, run.code, summary={"n_rows": sum(file.n_rows for file in add)})
-        run.lake.commit("quarantine", QUARANTINE, add, lineage=lineage, remove=remove)
-
-
-def _commit_all(
-    run: _Run,
-    group: Sequence[Plan],
-    targets: dict[str, Target],
-    written: dict[str, list[Written]],
-    kept: dict[str, list[DataFile]],
-    report: _Report,
-) -> None:
     def one(plan: Plan) -> Snapshot:
-        return _commit(run, plan, targets[plan.table], written[plan.table], kept.get(plan.table, []))
+        contents = {uri: reading.content_digest for uri, reading in work.readings[plan.table].items()}
+        contents |= {uri: "" for table, uri in pruned if table == plan.table}
+        files = [file for one in work.written[plan.table] for file in one.files]
+        return commit_table(run, plan, work.targets[plan.table], files, contents)
 
     with ThreadPoolExecutor(_COMMITTERS) as pool:
         for plan, snapshot in zip(group, pool.map(one, group), strict=True):
             report.done(plan.table, snapshot)
 
 
-def _commit(run: _Run, plan: Plan, wanted: Target, written: Sequence[Written], kept: Sequence[DataFile]) -> Snapshot:
-    """One commit: new files in, the same sources' old files out. Nothing, if the newest commit says that it was made already."""
-    table = _records(plan.table)
-    contents = {one.survey.raw.uri: one.survey.content_digest for one in written}
-    base = run.lake.snapshot(table) if run.lake.exists(table) else None
-    if base is not None and not wanted.rewrite and (not contents or run.lake.lineage(base).summary.get("contents") == contents):
-        return base
-    overwrite = wanted.rewrite or not plan.entries
-    add = [*(one.file for one in written if one.file is not None), *kept]
-    sources = {source_key(uri) for uri in contents}
-    parts = run.lake.parts(base) if base is not None and not overwrite else []
-    remove = [part.file for part in parts if part.file.source in sources]
-    params = {"table": plan.table, "contents": contents, "base": base.digest if base else ""}
-    key = stage_key(_STAGE, run.code, (), params)
-    said = {"subject": _declared(run, plan.table, wanted.schema)}
-    lineage = Lineage(_STAGE, key, run.code, params=said, summary=_summary(contents, written))
-    version = -1 if base is None else base.version
-    app_id = key_of(plan.table, version, sorted(contents.items()))
-    schema = table_schema(wanted.schema)
-    _LOG.info("%s: %d rows from %d files", plan.table, sum(one.n_rows for one in written), len(written))
-    return run.lake.commit(table, schema, add, lineage=lineage, remove=remove, overwrite=overwrite, app_id=app_id)
+def _entries(run: Run, plan: Plan, work: _Work) -> list[Entry]:
+    """The ledger's entries of the files that were read."""
+    options = options_of(run.settings.table(plan.table))
+    made = [_entry(reading, options) for reading in work.readings[plan.table].values()]
+    for uri, why in work.targets[plan.table].stopped.items():
+        raw = next(raw for raw in plan.files if raw.uri == uri)
+        old = plan.entries.get(uri) or Entry(plan.table, uri, 0, "", "", "{}", 0, 0, 0)
+        made.append(replace(old, n_bytes=raw.n_bytes, modified=raw.modified, n_quarantined=1, options=options, stopped=why))
+    return made
 
 
-def _declared(run: _Run, table: str, schema: pa.Schema) -> list[str] | None:
-    """[kind, column] of a table's subjects, None where it has none: the log still tells when lethe.toml has the table no more."""
-    subject = run.settings.table(table).subject
-    return [subject.kind, subject.column] if subject is not None and subject_index(schema, subject) is not None else None
-
-
-def _summary(contents: dict[str, str], written: Sequence[Written]) -> dict[str, Any]:
-    return {
-        "contents": contents,
-        "n_rows": sum(one.n_rows for one in written),
-        "n_quarantined": sum(one.n_quarantined for one in written),
-        "n_suppressed": sum(one.n_suppressed for one in written),
-        "encodings": {one.survey.raw.uri: one.survey.encoding for one in written if one.survey.encoding != "utf-8"},
-    }
+def _entry(reading: Reading, options: str) -> Entry:
+    raw = reading.raw
+    return Entry(
+        raw.table,
+        raw.uri,
+        raw.n_bytes,
+        raw.modified,
+        reading.content_digest,
+        to_json(reading.shapes),
+        reading.n_rows,
+        reading.n_quarantined,
+        reading.n_suppressed,
+        reading.dialect,
+        options,
+    )
 
 
 # --- results ----------------------------------------------------------------------------------------------------------------
@@ -350,14 +343,15 @@ def _results(lake: Lake, planned: Sequence[Plan], known: Ledger, report: _Report
         if table in entries:
             entries[table].append(entry)
     with ThreadPoolExecutor(_COMMITTERS) as pool:
-        missing = [_records(plan.table) for plan in planned if plan.table not in report.snapshots]
+        missing = [records(plan.table) for plan in planned if plan.table not in report.snapshots]
         snapshots = {s.table: s for s in [*report.snapshots.values(), *pool.map(lake.snapshot, missing)]}
-    return [_result(snapshots[_records(p.table)], entries[p.table], report.seconds.get(p.table)) for p in planned]
+    return [_result(p, snapshots[records(p.table)], entries[p.table], report.seconds.get(p.table)) for p in planned]
 
 
-def _result(snapshot: Snapshot, entries: Sequence[Entry], seconds: float | None) -> IngestedTable:
+def _result(plan: Plan, snapshot: Snapshot, entries: Sequence[Entry], seconds: float | None) -> IngestedTable:
+    listed = {raw.uri for raw in plan.files}
     return IngestedTable(
-        name=snapshot.table.removeprefix("records/"),
+        name=plan.table,
         rows=snapshot.n_rows,
         quarantined=sum(entry.n_quarantined for entry in entries),
         files=len(entries),
@@ -366,4 +360,6 @@ def _result(snapshot: Snapshot, entries: Sequence[Entry], seconds: float | None)
         n_suppressed=sum(entry.n_suppressed for entry in entries),
         found=seconds is None,
         seconds=seconds or 0.0,
+        n_stopped=sum(bool(entry.stopped) for entry in entries),
+        n_vanished=sum(entry.uri not in listed and not entry.uri.startswith(ADOPTED) for entry in entries),
     )

@@ -98,7 +98,7 @@ def _params(settings: Settings, dataset: str, views: dict[str, View]) -> dict[st
     """All that decides beside the inputs and the code, in plain JSON values."""
     asked = settings.dataset(dataset)
     n_shards, n_slices = settings.plan_of(dataset)
-    roles = {t: [v.look, v.subject.kind if v.subject else None, v.columns(embeds=True), v.label] for t, v in views.items()}
+    roles = {t: [v.look, _whose(v), v.columns(embeds=True), v.label] for t, v in views.items()}
     return {
         **asked.prune.model_dump(),
         "holdout_fraction": asked.holdout_fraction,
@@ -107,6 +107,10 @@ def _params(settings: Settings, dataset: str, views: dict[str, View]) -> dict[st
         "slices": n_slices,
         "columns": roles,
     }
+
+
+def _whose(view: View) -> list[str] | None:
+    return [view.subject.kind, view.subject.column] if view.subject is not None else None
 
 
 def _plan(settings: Settings, lake: Lake, dataset: str, pool: tuple[Snapshot, ...], selection: Snapshot | None) -> Plan:

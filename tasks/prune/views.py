@@ -7,7 +7,7 @@ rows of a table otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
@@ -15,6 +15,7 @@ import pyarrow as pa
 from infra.contracts import LetheError
 from infra.files import Part
 from infra.settings import ConfigError, Settings, SubjectSettings
+from infra.subjects import missing, root, roots
 from tasks.kernels.embed import is_feature, is_number, is_pixels
 
 Look = Literal["text", "pixels", "table"]
@@ -26,8 +27,8 @@ class NothingToEmbed(LetheError):
 
 @dataclass(frozen=True)
 class View:
-    """Which columns of one table mean what. `numbers` and `words` are a table embedding's columns, `content` the text or
-    image.
+    """Which columns of one table mean what. `subject` decides the places of its rows, `whose` is the column that it is in;
+    `numbers` and `words` are a table embedding's columns, `content` the text or image.
     """
 
     look: Look
@@ -36,10 +37,11 @@ class View:
     content: str | None = None
     numbers: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    whose: str | None = None
 
     def columns(self, *, embeds: bool) -> list[str]:
         """What has to be read: to embed, or only to know whose a row is."""
-        names = ["row_id", self.subject.column if self.subject else None]
+        names = ["row_id", self.whose]
         if embeds:
             names += [self.label, self.content, *self.numbers, *self.words]
         return [name for name in dict.fromkeys(names) if name is not None]
@@ -65,18 +67,18 @@ def views_of(settings: Settings, dataset: str, schemas: Mapping[str, pa.Schema],
     )
     for look, found in contents:
         if all(found.values()):
-            return {
-                t: View(look, settings.table(t).subject, _label_of(settings, dataset, t, s), found[t]) for t, s in schemas.items()
-            }
+            return {t: replace(_view(settings, dataset, t, schema), look=look, content=found[t]) for t, schema in schemas.items()}
     return _table_views(settings, dataset, schemas, embeds=embeds)
 
 
 def _refuse_absent(settings: Settings, table: str, schema: pa.Schema) -> None:
-    asked = settings.table(table)
-    for key, column in (("text", asked.text), ("subject", asked.subject.column if asked.subject else None)):
-        if column is not None and column not in schema.names:
-            has = ", ".join(name for name in schema.names if name != "row_id")
-            raise ConfigError(f"table {table!r}: {key} names column {column!r}; it has: {has}. Correct lethe.toml")
+    asked, own = settings.table(table), pa.schema([field for field in schema if field.name != "row_id"])
+    if asked.text is not None and asked.text not in own.names:
+        raise ConfigError(
+            f"table {table!r}: text names column {asked.text!r}; it has: {', '.join(own.names)}. Correct lethe.toml"
+        )
+    if asked.subject is not None and (why := missing(own, asked.subject)) is not None:
+        raise ConfigError(f"table {table!r}, subject: {why}. Correct lethe.toml")
 
 
 def _table_views(settings: Settings, dataset: str, schemas: Mapping[str, pa.Schema], *, embeds: bool) -> dict[str, View]:
@@ -87,33 +89,38 @@ def _table_views(settings: Settings, dataset: str, schemas: Mapping[str, pa.Sche
             f"datasets.{dataset}: beside subject and label, its pool has no column to compare records by. Set tables.<name>.text"
         )
     return {
-        table: View(
-            "table",
-            settings.table(table).subject,
-            _label_of(settings, dataset, table, schemas[table]),
-            None,
-            tuple(f.name for f in fields if f.name not in words),
-            tuple(f.name for f in fields if f.name in words),
+        table: replace(
+            _view(settings, dataset, table, schemas[table]),
+            numbers=tuple(f.name for f in fields if f.name not in words),
+            words=tuple(f.name for f in fields if f.name in words),
         )
         for table, fields in usable.items()
     }
 
 
+def _view(settings: Settings, dataset: str, table: str, schema: pa.Schema) -> View:
+    """The view of one table, with nothing yet to embed."""
+    subject = settings.table(table).subject
+    whose = root(schema, subject) if subject is not None else None
+    return View("table", subject, _label_of(settings, dataset, table, schema), whose=whose)
+
+
 def _usable(settings: Settings, dataset: str, table: str, schema: pa.Schema) -> list[pa.Field]:
-    hidden = _hidden(settings, dataset, table)
+    hidden = _hidden(settings, dataset, table, schema)
     # By name: the order of a table's columns says who was ingested first.
     return sorted((f for f in schema if f.name not in hidden and is_feature(f.type)), key=lambda f: f.name)
 
 
 def _pixels_of(settings: Settings, dataset: str, table: str, schema: pa.Schema) -> str | None:
-    hidden = _hidden(settings, dataset, table)
+    hidden = _hidden(settings, dataset, table, schema)
     return next((field.name for field in schema if field.name not in hidden and is_pixels(field.type)), None)
 
 
-def _hidden(settings: Settings, dataset: str, table: str) -> set[str]:
+def _hidden(settings: Settings, dataset: str, table: str, schema: pa.Schema) -> set[str]:
     """Columns that no embedding may see: it would keep or drop people for who they are, or leak the label."""
-    subject, label = settings.table(table).subject, settings.table(table).label
-    return {"row_id", *([subject.column] if subject else []), *([label] if label else []), *_model_labels(settings, dataset)}
+    asked = settings.table(table)
+    labels = [*([asked.label] if asked.label else []), *_model_labels(settings, dataset)]
+    return {"row_id", *roots(schema, asked.subjects), *labels}
 
 
 def _model_labels(settings: Settings, dataset: str) -> list[str]:

@@ -13,7 +13,7 @@ from infra.decisions import merged, spill
 from infra.files import Folder, Part, read_part, write_part
 from infra.ids import F64, I64, U64, Keys, in_sample
 from infra.settings import SubjectSettings
-from infra.subjects import row_places
+from infra.subjects import roots, row_places
 from tasks.kernels.ngrams import count_ngrams, score_ngrams, token_buckets
 from tasks.select.decide import Near, decisions, near, scored
 from tasks.select.kl import MEASURED_TOKENS, Measured, is_odd
@@ -158,7 +158,7 @@ def decide_range(span: tuple[int, int], parts: Sequence[str], cut: Cut, folder: 
 
 def _rows(source: Source, keys: Keys) -> Iterator[tuple[pa.RecordBatch, I64, U64]]:
     """Batches of a file with their row ids and places."""
-    names = ["row_id", source.text, *([source.subject.column] if source.subject else [])]
+    names = ["row_id", source.text, *roots(source.part.schema, [source.subject] if source.subject else [])]
     for batch in read_part(source.part, list(dict.fromkeys(names))):
         yield batch, np.asarray(batch.column("row_id")), row_places(batch, source.subject, keys)
 

@@ -24,7 +24,7 @@ from infra.contracts import HOLDOUT, LetheError
 from infra.files import Part, filesystem, read_part
 from infra.ids import I64, U64, Keys, key_of
 from infra.settings import SubjectSettings
-from infra.subjects import row_places
+from infra.subjects import roots, row_places
 from tasks.train.checkpoints import load, longest
 from tasks.train.ensemble import Makeup, mean_softmax
 from tasks.train.environment import OtherEnvironment, choose_device, deterministic, fingerprint
@@ -204,7 +204,8 @@ def extract(
 def _columns(part: PoolPart, spec: Spec) -> list[str]:
     """The columns to read, without those that this file's table lacks."""
     back = {ours: theirs for theirs, ours in part.renames}
-    wanted = ["row_id", part.label, *([part.subject.column] if part.subject else []), *(back.get(c, c) for c in spec.columns)]
+    whose = roots(part.part.schema, [part.subject] if part.subject else [])
+    wanted = ["row_id", part.label, *whose, *(back.get(c, c) for c in spec.columns)]
     return [name for name in dict.fromkeys(wanted) if name in part.part.schema.names]
 
 

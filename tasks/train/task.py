@@ -21,6 +21,7 @@ from infra.ids import Keys, key_of
 from infra.lake import Lake
 from infra.lineage import code_digest
 from infra.settings import ModelSettings, Settings
+from infra.subjects import roots
 from infra.tracking import ModelRecord, Tracking
 from tasks.train import frames, pictures
 from tasks.train.checkpoints import delete_except
@@ -295,8 +296,9 @@ def _pool_parts(lake: Lake, settings: Settings, wanted: ModelSettings, pool: Seq
 
 def _spec(lake: Lake, settings: Settings, wanted: ModelSettings, parts: Sequence[PoolPart], pool: Sequence[Snapshot]) -> Spec:
     tables = [settings.table(_table_name(snapshot)) for snapshot in pool]
-    exclude = ["row_id", wanted.label, *(table.subject.column for table in tables if table.subject)]
     schemas = [lake.schema(snapshot) for snapshot in pool]
+    whose = [name for table, schema in zip(tables, schemas, strict=True) for name in roots(schema, table.subjects)]
+    exclude = ["row_id", wanted.label, *whose]
     column = pixel_column(schemas[0], exclude)
     n_pixels = _list_length([p.part for p in parts], column) if column is not None else 0
     return infer_spec(wanted.kind, schemas, text=tables[0].text, exclude=exclude, n_pixels=n_pixels)

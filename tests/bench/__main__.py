@@ -17,7 +17,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.harness import DATA, ROOT, Options, Row, as_json, environment, of_json, skipped, table, times
+from tests.bench.harness import DATA, ROOT, Options, Row, as_json, environment, of_json, skipped, table
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,12 @@ class Bench:
 
 
 _PACKS = tuple(f"lake/{pack}.tar.gz" for pack in ("snapshots", "santos", "rdatasets"))
+_TABLES = ("lake/spark_guide.tar.gz", "lake/pcm_dpc.tar.gz", "subjects.tar.gz")
 _TEXTS = tuple(f"text/{name}.jsonl.gz" for name in ("newsgroups20", "medquad", "target_product_reviews"))
 BENCHES = {
     "select": Bench("bench_select:rows", "n-gram fit and weights against data-selection 1.0.3", _TEXTS),
     "dedup": Bench("bench_dedup:rows", "containment against DuckDB EXCEPT ALL", _PACKS),
-    "ingest": Bench("__main__:ingest_rows", "ingest against pandas + write_deltalake", (*_PACKS, "lake/spark_guide.tar.gz")),
+    "ingest": Bench("bench_ingest:rows", "ingest against pandas + write_deltalake and the floor", (*_PACKS, *_TABLES)),
     "curate": Bench("bench_walk:curate_rows", "a second curate with nothing new", _TEXTS),
     "forget": Bench("bench_walk:forget_rows", "forgetting one person against curate + train", ("subjects.tar.gz",)),
     "kmeans": Bench("bench_kmeans:rows", "a k-means iteration against scikit-learn"),
@@ -64,29 +65,6 @@ def child(name: str, options: Options, out: Path) -> None:
     with redirect_stdout(sys.stderr):
         rows = door(options)
     out.write_text(as_json(rows), encoding="utf-8")
-
-
-def ingest_rows(options: Options) -> list[Row]:
-    """CPU seconds over all folders together, and the highest peak; each side in a process of its own."""
-    from tests.bench.bench_ingest import SIDES, measured, prepare  # noqa: PLC0415 - what a child needs, a child imports
-
-    cpu_s, peak_mb = dict.fromkeys(SIDES, 0.0), dict.fromkeys(SIDES, 0.0)
-    with tempfile.TemporaryDirectory() as place:
-        tiny, *folders = prepare(options.data, Path(place), megabytes=200)
-        measured("lethe", tiny)  # compiles the kernels once
-        for folder in folders:
-            for side in SIDES:
-                figures = measured(side, folder)
-                cpu_s[side] += figures["cpu_s"]
-                peak_mb[side] = max(peak_mb[side], figures["rss_mb"])
-                print(f"{folder.name:<10} {side:<7}", " ".join(f"{key} {value:.5g}" for key, value in figures.items()))
-    ours, theirs = cpu_s["lethe"], cpu_s["pandas"]
-    low, high = peak_mb["lethe"], peak_mb["pandas"]
-    what = f"ingest, {len(folders)} folders, pandas + write_deltalake"
-    return [
-        Row(f"{what}: CPU s", f"{ours:.1f}", f"{theirs:.1f}", times(theirs, ours)),
-        Row(f"{what}: peak MB", f"{low:.0f}", f"{high:.0f}", times(high, low)),
-    ]
 
 
 def main() -> int:

@@ -55,6 +55,8 @@ def test_what_the_operating_system_says_is_passed_on() -> None:
         raise error from OSError(errno.ENOSPC, "jane.csv")
 
     for error in (RuntimeError("jane"), OSError(errno.EFBIG, "jane"), ValueError("jane.csv: (os error 28)")):
-        with pytest.raises(UnexpectedError, match=r"(No space left on device|File too large)\. Make room and run it again") as caught:
+        with pytest.raises(
+            UnexpectedError, match=r"(No space left on device|File too large)\. Make room and run it again"
+        ) as caught:
             full(error)
         assert "jane" not in str(caught.value)

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from deltalake import DeltaTable
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from infra import delta as deltas
+from infra import lease, purge
 from infra.contracts import CommitConflict, DataFile, LetheError, Lineage, Snapshot, StaleSnapshot, UnknownTable
 from infra.files import MissingFile, Part, parse_name, read_part, read_part_table, source_key, write_part
 from infra.ids import Digest
-from infra.lake import Lake
+from infra.lake import Lake, no_table
+from infra.lease import LeaseLost
 from infra.lineage import code_digest, stage_key
+from infra.purge import TidyReport
 from infra.rowhash import row_hashes
+from infra.settings import load_settings
 
 TABLE = "records/t"
 ROWS = pa.table({"row_id": pa.array([1, 2, 3], pa.int64()), "x": [10, 20, None], "name": ["a", "b", "c"]})
@@ -395,10 +405,270 @@ def test_a_purge_killed_half_way_is_healed_by_the_next_commit(
 ) -> None:
     lake = make_lake()
     put(lake, ROWS)
-    monkeypatch.setattr(Lake, "_vacuum", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(purge, "vacuum", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with lake.writing(), pytest.raises(KeyboardInterrupt):
         lake.purge([TABLE])
     put(lake, ROWS)
     log = "".join(p.read_text() for p in sorted((Path(lake.uri(TABLE)) / "_delta_log").glob("*.json"))[-2:])
     assert "interval 30 days" in log
     assert lake.snapshot(TABLE).n_rows == 6
+
+
+# --- partitions ---------------------------------------------------------------------------------------------------------------
+
+
+def by_city(lake: Lake, rows: pa.Table) -> list[DataFile]:
+    """One file a city."""
+    cities = sorted(set(rows["city"].to_pylist()), key=str)
+    return [
+        write_part(
+            lake.folder(TABLE),
+            rows.filter(pc.equal(rows["city"], city)).to_batches(),
+            rows.schema,
+            partition={"city": city},
+        )
+        for city in cities
+    ]
+
+
+CITIES = pa.table({"row_id": pa.array(range(6), pa.int64()), "city": ["Oslo", "Rome", "Bonn"] * 2})
+
+
+def test_a_partitioned_table_keeps_its_values_through_adding_removing_and_purging(make_lake: Callable[..., Lake]) -> None:
+    lake, said = make_lake(), Lineage("test", "k", "c")
+    files = by_city(lake, CITIES)
+    first = lake.commit(TABLE, CITIES.schema, files[:2], lineage=said, partition_by=["city"])
+    lake.commit(TABLE, CITIES.schema, files[2:], lineage=said, remove=files[:1], expect=first)
+    with lake.writing():
+        lake.purge([TABLE])
+    now = lake.snapshot(TABLE)
+    assert lake.partitioning(now) == ("city",)
+    assert {part.file.partition["city"] for part in lake.parts(now)} == {"Oslo", "Rome"}
+    assert sorted(rows_of(lake, now, "city")) == ["Oslo", "Oslo", "Rome", "Rome"]
+    assert not [path for path in Path(lake.uri(TABLE)).iterdir() if path.is_dir() and path.name != "_delta_log"]
+    again = lake.reuse(TABLE, "k")
+    assert again == now
+
+
+def test_another_partitioning_wants_the_table_written_anew(make_lake: Callable[..., Lake]) -> None:
+    lake, said = make_lake(), Lineage("test", "k", "c")
+    old = lake.commit(TABLE, CITIES.schema, by_city(lake, CITIES), lineage=said, partition_by=["city"])
+    plain = write_part(lake.folder(TABLE), CITIES.to_batches(), CITIES.schema)
+    with pytest.raises(LetheError, match="partitioned by city and would be by nothing"):
+        lake.commit(TABLE, CITIES.schema, [plain], lineage=said, partition_by=[])
+    with pytest.raises(LetheError, match=r"partitioned by city, and part-.* by nothing"):
+        lake.commit(TABLE, CITIES.schema, [plain], lineage=said)
+    with pytest.raises(CommitConflict):
+        lake.commit(
+            TABLE, CITIES.schema, [plain], lineage=said, partition_by=[], overwrite=True, expect=Snapshot(TABLE, 0, "1:00", 1)
+        )
+    new = lake.commit(TABLE, CITIES.schema, [plain], lineage=said, partition_by=[], overwrite=True, expect=old, app_id="a")
+    assert (lake.partitioning(new), new.digest, new.version) == ((), old.digest, 1)
+    assert lake.commit(TABLE, CITIES.schema, [plain], lineage=said, partition_by=[], overwrite=True, app_id="a") == new
+    assert lake.read(new).num_rows == 6
+    assert {part.file.partition["city"] for part in lake.parts(old)} == {"Oslo", "Rome", "Bonn"}
+    assert put(lake, CITIES, key="more").n_rows == 12
+    put(lake, CITIES, key="other", overwrite=True)
+
+
+def test_a_reused_output_brings_its_partitioning_back(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    said = Lineage("test", "parted", "c")
+    lake.commit(TABLE, CITIES.schema, by_city(lake, CITIES), lineage=said, partition_by=["city"])
+    put(lake, CITIES, key="plain", overwrite=True, partition_by=[])
+    again = lake.reuse(TABLE, "parted")
+    assert again is not None
+    assert (lake.partitioning(again), again.version, lake.read(again).num_rows) == (("city",), 2, 6)
+
+
+# --- several writers ----------------------------------------------------------------------------------------------------------
+
+Crowd = Callable[[Callable[[str, int], None], Lake], None]
+N_PROCESSES = 3
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Iterator[Crowd]:
+    """Run a function of (project folder, number) in several processes at once, and look at what became of each."""
+    context = multiprocessing.get_context("forkserver")  # delta-rs knows no forked processes
+    context.set_forkserver_preload(["infra.lake", "pytest", "hypothesis.strategies"])
+    with ProcessPoolExecutor(N_PROCESSES, mp_context=context) as pool:
+
+        def run(work: Callable[[str, int], None], lake: Lake) -> None:
+            list(pool.map(work, [str(Path(lake.root).parent)] * N_PROCESSES, range(N_PROCESSES)))
+
+        yield run
+
+
+def add_thrice(home: str, number: int) -> None:
+    lake = Lake.open(load_settings(home))
+    rows = ROWS.append_column(f"more_{number}", pa.array([number] * 3)) if number else ROWS
+    with lake.writing(shared=True):
+        for turn in range(3):
+            put(lake, rows, key=f"{number}-{turn}", app_id=f"{number}-{turn}")
+
+
+def test_processes_at_once_lose_nothing_and_say_true_digests(make_lake: Callable[..., Lake], crowd: Crowd) -> None:
+    """From no table on, with columns that come in between: every version tells the digest of its own rows."""
+    lake = make_lake()
+    crowd(add_thrice, lake)
+    newest = lake.snapshot(TABLE)
+    assert newest.n_rows == 27
+    assert newest.digest == digest_of(lake, lake.read(newest))
+    for version in range(newest.version + 1):
+        snapshot = lake.snapshot(TABLE, version)
+        assert snapshot.n_rows == sum(part.file.n_rows for part in lake.parts(snapshot)), version
+    for number, turn in itertools.product(range(N_PROCESSES), range(3)):
+        found = lake.find(TABLE, f"{number}-{turn}")
+        assert found is not None
+        assert lake.lineage(found).key == f"{number}-{turn}"
+
+
+def come_first(home: str, number: int) -> None:
+    lake = Lake.open(load_settings(home))
+    with lake.writing(shared=True), contextlib.suppress(CommitConflict):
+        put(lake, ROWS, key=str(number), expect=no_table(TABLE))
+        (Path(home) / f"made-{number}").touch()
+
+
+def test_of_first_commits_that_expect_no_table_one_is_made(make_lake: Callable[..., Lake], tmp_path: Path, crowd: Crowd) -> None:
+    lake = make_lake()
+    crowd(come_first, lake)
+    assert len(list(tmp_path.glob("*/made-*"))) == 1
+    assert lake.snapshot(TABLE).n_rows == 3
+    with pytest.raises(CommitConflict, match="moved"):
+        put(lake, ROWS, expect=no_table(TABLE))
+
+
+def count_on(home: str, _: int) -> None:
+    """Replace the one row by the next number four times, each planned on the snapshot that it saw."""
+    lake, n_done = Lake.open(load_settings(home)), 0
+    while n_done < 4:
+        seen = lake.snapshot(TABLE)
+        number = lake.read(seen)["row_id"][0].as_py() + 1
+        rows = ROWS.slice(0, 1).set_column(0, "row_id", pa.array([number], pa.int64()))
+        with contextlib.suppress(CommitConflict):
+            put(lake, rows, overwrite=True, expect=seen)
+            n_done += 1
+
+
+def test_planning_again_on_every_conflict_is_as_if_one_wrote_after_the_other(
+    make_lake: Callable[..., Lake], crowd: Crowd
+) -> None:
+    lake = make_lake()
+    put(lake, ROWS.slice(0, 1))
+    crowd(count_on, lake)
+    assert rows_of(lake, lake.snapshot(TABLE)) == [13]
+
+
+def test_a_commit_whose_answer_was_lost_is_not_made_twice(
+    make_lake: Callable[..., Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, write = make_lake(), deltas.write
+    put(lake, ROWS)
+
+    def forgetful(*args: Any, **options: Any) -> int:
+        write(*args, **options)
+        raise deltas.Raced("the store met its own first try")
+
+    monkeypatch.setattr(deltas, "write", forgetful)
+    assert put(lake, ROWS, key="again") == lake.snapshot(TABLE)
+    assert lake.snapshot(TABLE).n_rows == 6
+
+
+def test_a_snapshot_tells_its_own_digest_while_others_commit(
+    make_lake: Callable[..., Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, open_table = make_lake(), deltas.open_table
+    first = put(lake, ROWS)
+    monkeypatch.setattr(deltas, "open_table", lambda uri, version=None: (open_table(uri, version), put_once())[0])
+    left = [1]
+
+    def put_once() -> None:
+        if left:
+            left.pop()
+            put(lake, ROWS)
+
+    assert lake.snapshot(TABLE) == first
+
+
+def test_nothing_is_committed_under_a_lost_lease(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS)
+    with lake.writing(shared=True):
+        locks = Path(lake.root) / "_locks"
+        (name,) = (path for path in locks.iterdir() if path.name.startswith("shared"))
+        (locks / f"{name.stem}.void").touch()
+        (held,) = lease._ALIVE[str(locks)]
+        held._try_beat()
+        with pytest.raises(LeaseLost, match="Run it again"):
+            put(lake, ROWS)
+    assert lake.snapshot(TABLE).n_rows == 3
+
+
+def test_a_purge_waits_for_those_who_add(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS)
+    written = write_part(lake.folder(TABLE), ROWS.to_batches(), ROWS.schema)
+
+    def tidy() -> None:
+        with lake.writing():
+            lake.tidy()
+
+    with ThreadPoolExecutor(1) as pool:
+        with lake.writing(shared=True):
+            tidying = pool.submit(tidy)
+            time.sleep(0.3)
+            assert not tidying.done()
+            lake.commit(TABLE, ROWS.schema, [written], lineage=Lineage("test", "k", "c"))
+        tidying.result()
+    assert len(rows_of(lake, lake.snapshot(TABLE))) == 6
+
+
+# --- tidying ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_tidy_takes_what_nothing_names_and_no_readable_version(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    old = put(lake, ROWS, key="one")
+    put(lake, ROWS.slice(1), key="two", overwrite=True)
+    orphan = write_part(lake.folder(TABLE), ROWS.to_batches(), ROWS.schema)
+    folder = Path(lake.uri(TABLE))
+    (folder / "draft-1.parquet").write_bytes(b"12345")
+    (folder / "_delta_log" / "_commit_1.json.tmp").write_bytes(b"1")
+    write_part(lake.folder("quarantine"), ROWS.to_batches(), ROWS.schema)
+    (Path(lake.root) / "_scratch" / "dead").mkdir(parents=True)
+    (Path(lake.root) / "_scratch" / "dead" / "x").write_bytes(b"123")
+    with lake.writing():
+        assert lake.tidy(grace_s=3600)[0].table != TABLE
+        reports = {report.table: report for report in lake.tidy()}
+        assert reports[TABLE] == TidyReport(TABLE, 3, orphan.n_bytes + 6)
+        assert lake.tidy() == []
+    assert rows_of(lake, old) == [1, 2, 3]
+    assert rows_of(lake, lake.snapshot(TABLE)) == [2, 3]
+    assert not Path(lake.uri("quarantine")).exists()
+
+
+def test_a_tidy_keeps_a_week_of_history_through_checkpoints(
+    make_lake: Callable[..., Lake], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = make_lake()
+    old = put(lake, ROWS, key="one")
+    put(lake, ROWS.slice(1), key="two", overwrite=True)
+    DeltaTable(lake.uri(TABLE)).create_checkpoint()
+    for path in (Path(lake.uri(TABLE)) / "_delta_log").glob("*0.json"):
+        path.rename(path.with_suffix(".gone"))
+    with lake.writing():
+        assert lake.tidy() == []
+        (part,) = (Path(lake.uri(TABLE)) / name for name in paths_of_version(lake, old))
+        assert part.exists()
+        eight_days = time.time() + 8 * 86_400
+        monkeypatch.setattr(purge.time, "time", lambda: eight_days)
+        assert [report.n_files_deleted for report in lake.tidy()] == [1]
+    assert not part.exists()
+    assert rows_of(lake, lake.snapshot(TABLE)) == [2, 3]
+
+
+def paths_of_version(lake: Lake, snapshot: Snapshot) -> list[str]:
+    now = {part.file.path for part in lake.parts(lake.snapshot(snapshot.table))}
+    return [path.name for path in Path(lake.uri(snapshot.table)).glob("*.parquet") if path.name not in now]

@@ -451,6 +451,16 @@ def test_different_values_hash_apart_in_both_lanes(name: str) -> None:
     assert all(len(set(hashes[:, lane].tolist())) == len(hashes) for lane in range(2))
 
 
+@pytest.mark.parametrize("n_distinct", [3, 300, 20_000])
+def test_texts_that_come_back_hash_as_they_did(n_distinct: int) -> None:
+    """Few, more than are remembered, and too many to remember any; a dictionary hashes each once."""
+    picks = np.random.default_rng(0).integers(0, n_distinct, 20_000)
+    texts = pa.array([None if i % 11 == 10 else "x" * (i % 23) + str(i) for i in picks.tolist()] + ["", "\0", "\0\0"])
+    assert np.array_equal(cell_hashes(texts, "t", KEY), cell_hashes(texts.dictionary_encode(), "t", KEY))
+    alone = [cell_hashes(texts.slice(i, 1), "t", KEY)[0] for i in range(0, len(texts), 97)]
+    assert np.array_equal(cell_hashes(texts, "t", KEY)[::97], np.array(alone))
+
+
 def test_null_adds_nothing_to_the_row() -> None:
     assert hashed([None, None], pa.string()).tolist() == [[0, 0], [0, 0]]
     assert hashed([None], pa.null()).tolist() == [[0, 0]]

@@ -11,29 +11,47 @@ import pyarrow as pa
 import pytest
 
 from infra.contracts import CONTAINMENT, QUARANTINE, SOURCES, Lineage, Snapshot
-from infra.files import write_part
+from infra.files import SOURCE, source_key, source_number, write_part
 from infra.ids import key_of
 from infra.lake import Lake
 from infra.rowhash import row_hashes, row_ids
 from infra.settings import Settings
 
 VICTIM = "zz.alice@example.com"
+AUTHOR, REVIEWERS = {"kind": "user", "column": "author"}, {"kind": "user", "column": "reviewers[].id"}
 OTHERS = ("aa.bob@example.com", "cc.carol@example.com", "mm.dave@example.com")
 
 
-def records(lake: Lake, name: str, files: Sequence[pa.Table], *, source: str = "raw/people.csv") -> Snapshot:
-    """Commit tables as files of `records/<name>`, as ingest would."""
+def records(
+    lake: Lake,
+    name: str,
+    files: Sequence[pa.Table],
+    *,
+    source: str = "raw/people.csv",
+    sources: Sequence[str] = (),
+    params: dict[str, Any] | None = None,
+) -> Snapshot:
+    """Commit tables as files of `records/<name>`, as ingest would; with `sources`, row i of a file is from sources[i mod n]."""
     table = f"records/{name}"
     described = []
     for rows in files:
         ids = row_ids(name, row_hashes(rows, rows.schema.names, lake.keys.row), lake.keys.row)
-        full = rows.add_column(0, "row_id", pa.array(ids))
-        folder = lake.folder(table)
+        full, schema = rows.add_column(0, "row_id", pa.array(ids)), rows.schema.insert(0, pa.field("row_id", pa.int64()))
+        numbers = [source_number(source_key(sources[i % len(sources)])) for i in range(rows.num_rows)] if sources else []
+        marked = full.append_column(SOURCE, pa.array(numbers, pa.int64())) if sources else full
         described.append(
-            write_part(folder, full.to_batches(), full.schema, source=source, stats=["row_id"], digest_columns=rows.schema.names)
+            write_part(
+                lake.folder(table),
+                marked.to_batches(),
+                schema,
+                source=source,
+                stats=["row_id"],
+                digest_columns=rows.schema.names,
+                mixed=bool(sources),
+            )
         )
     schema = pa.schema([pa.field("row_id", pa.int64()), *files[0].schema])
-    return lake.commit(table, schema, described, lineage=Lineage("ingest", key_of(name, len(files)), ""))
+    return lake.commit(table, schema, described, lineage=Lineage("ingest", key_of(name, len(files)), "", params=params or {}))
 
 
 def rows_of(table: str, schema: pa.Schema, rows: Sequence[dict[str, Any]], lake: Lake) -> Snapshot:
@@ -52,7 +70,7 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> House:
-    """An empty lake; `people` and `visits` have subjects, `cities` and the collection `wide` have none."""
+    """An empty lake; `people` and `visits` have subjects, `papers` and `reviews` several, `cities` and `wide` have none."""
     settings = Settings.model_validate(
         {
             "home": tmp_path,
@@ -60,9 +78,14 @@ def house(tmp_path: Path) -> House:
                 "people": {"source": "raw/people.csv", "subject": {"kind": "user", "column": "email"}},
                 "visits": {"source": "raw/visits.csv", "subject": {"kind": "user", "column": "who"}},
                 "orders": {"source": "raw/orders.csv", "subject": {"kind": "customer", "column": "id"}},
+                "carts": {"source": "raw/carts.jsonl", "subject": {"kind": "customer", "column": "buyer.id"}},
+                "papers": {"source": "raw/papers/*", "subject": [AUTHOR, REVIEWERS]},
+                "abstracts": {"source": "raw/abstracts.csv", "subject": AUTHOR},
+                "reviews": {"source": "raw/reviews.csv", "subject": {"kind": "user", "column": "editor"}},
                 "cities": {"source": "raw/cities.csv"},
                 "wide": {"source": "raw/wide.csv"},
             },
+            "collections": {"by": {"source": "raw/by/*", "subject": AUTHOR}},
         }
     )
     return House(settings, Lake.open(settings))
@@ -78,6 +101,13 @@ def people(emails: Sequence[str | None], city: str = "Rome") -> pa.Table:
             "spend": pa.array([float(i) for i in range(n)]),
         }
     )
+
+
+def papers(*rows: tuple[str | None, Sequence[str | None]]) -> pa.Table:
+    """Rows with an author, reviewers and a title."""
+    reviewers = pa.array([[{"id": name} for name in names] for _, names in rows], pa.list_(pa.struct([("id", pa.string())])))
+    authors = pa.array([author for author, _ in rows], pa.string())
+    return pa.table({"author": authors, "reviewers": reviewers, "title": pa.array([f"paper {i}" for i in range(len(rows))])})
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +23,7 @@ def copies(rows: list[str], wanted: str) -> Copies:
     positions = np.array([i for i, row in enumerate(rows) if row in wanted], np.int64)
     indices = np.array([wanted.index(rows[i]) for i in positions], np.int64)
     part = Part("", DataFile("f", len(rows), 0, "0:0"), pa.schema([]))
-    return Copies(Hits(part, positions, positions, np.zeros((len(positions), 2), np.uint64)), indices)
+    return Copies(Hits(part, positions, positions, np.zeros((len(positions), 2), np.uint64), np.zeros_like(positions)), indices)
 
 
 def counts(rows: list[str], wanted: str) -> np.ndarray:
@@ -48,6 +49,23 @@ def test_a_set_loses_no_more_than_the_original_lost() -> None:
     [(hits, gone)] = choose([copies(["a"] * 5, "a")], np.array([1]), np.array([1]), multiset=False)
     assert hits.positions.tolist() == [4]
     assert gone.tolist() == [False]
+
+
+@given(LETTERS.filter(bool), LETTERS, st.lists(LETTERS, min_size=1, max_size=3), st.randoms())
+def test_rows_that_go_anyway_count(erased: list[str], kept: list[str], files: list[list[str]], chance: Random) -> None:
+    """A neighbour that loses some of the equal rows by its own subject columns loses only as many more as are due, and not the
+    same ones twice."""
+    wanted = "".join(sorted(set(erased)))
+    found = [copies(rows, wanted) for rows in files]
+    taken = [np.array([p for p in one.hits.positions if chance.random() < 0.4], np.int64) for one in found]
+    chosen = choose(found, counts(erased, wanted), counts(kept, wanted), multiset=True, taken=taken)
+    assert not any(np.isin(hits.positions, going).any() for (hits, _), going in zip(chosen, taken, strict=True))
+    for letter in wanted:
+        n_found, n_due = sum(rows.count(letter) for rows in files), Counter(kept)[letter]
+        gone = [set(hits.positions) | set(going) for (hits, _), going in zip(chosen, taken, strict=True)]
+        n_gone = sum(rows[i] == letter for rows, positions in zip(files, gone, strict=True) for i in positions)
+        n_taken = sum(rows[i] == letter for rows, positions in zip(files, taken, strict=True) for i in positions)
+        assert n_gone == max(n_taken, n_found - n_due)
 
 
 def test_union_of_two_originals() -> None:

@@ -20,15 +20,18 @@ from deltalake import CommitProperties, DeltaTable, write_deltalake
 
 from infra.cluster import connect
 from infra.contracts import QUARANTINE, SOURCES, Snapshot
+from infra.files import SOURCE
 from infra.ids import subject_token
 from infra.rowhash import row_hashes
+from infra.settings import TableSettings
 from tasks.forget.parquet_bytes import NotParquetError, bounds
 from tasks.forget.scan import Residue, scan
 from tasks.forget.seal import Entry, Seal, lost_rows
-from tests.tasks.forget.conftest import OTHERS, VICTIM, House, people, records, rows_of, source
+from tests.tasks.forget.conftest import OTHERS, VICTIM, House, papers, people, records, rows_of, source
 
 CUSTOMER = 987654
 ROW_ID = 0x123456789ABCDEF
+CARTS = TableSettings.model_validate({"source": "x", "subject": {"kind": "customer", "column": "carts[].buyer"}})
 ROW = pa.table({"who": ["x"], "n": [1]})
 
 
@@ -105,6 +108,8 @@ def png_with_text(text: str) -> bytes:
 
 LOG = "lake/records/people/_delta_log"
 PART = "lake/records/people/part-1.parquet"
+PAPERS = "lake/records/papers/part-1.parquet"
+REVIEWED = papers((OTHERS[0], [OTHERS[1], VICTIM]))
 VICTIMS = people([OTHERS[0], VICTIM])
 NESTED = pa.table({"email": [[{"home": VICTIM}]], "n": [1]})
 IDS = pa.array([5, ROW_ID], pa.int64())
@@ -114,6 +119,10 @@ PLANTS: dict[str, Callable[[Path], None]] = {
     "cell, any name": lambda home: put(home, "lake/records/people/.x/orphan.tmp", parquet(VICTIMS, write_statistics=False)),
     "cell in change data": lambda home: put(home, "lake/records/people/_change_data/c.parquet", parquet(VICTIMS)),
     "nested cell": lambda home: put(home, PART, parquet(NESTED, write_statistics=False)),
+    "cell on a path": lambda home: put(home, PAPERS, parquet(REVIEWED, write_statistics=False)),
+    "short id on a path": lambda home: put(
+        home, "lake/records/orders/p.parquet", parquet(pa.table({"buyer": [{"id": 7}]}), write_statistics=False)
+    ),
     "integer cell": lambda home: put(home, "lake/records/orders/p.parquet", parquet(pa.table({"id": [CUSTOMER]}))),
     "short integer cell": lambda home: put(home, "lake/records/orders/p.parquet", parquet(pa.table({"id": [7.0]}))),
     "unreferenced dictionary value": lambda home: put(home, PART, parquet(unreferenced())),
@@ -128,6 +137,9 @@ PLANTS: dict[str, Callable[[Path], None]] = {
     "bounds in the log": lambda home: put(home, f"{LOG}/00.json", actions(bound("email", VICTIM))),
     "integer bounds in the log": lambda home: put(home, "lake/records/orders/_delta_log/0.json", actions(bound("id", 7))),
     "bounds of a struct": lambda home: put(home, f"{LOG}/00.json", actions(bound("email", {"home": VICTIM}))),
+    "bounds of a path": lambda home: put(
+        home, "lake/records/orders/_delta_log/0.json", actions(bound("buyer", {"id": 7, "n": 1}))
+    ),
     "bounds of row ids": lambda home: put(home, f"{LOG}/00.json", actions(bound("row_id", ROW_ID))),
     "predicate": lambda home: put(
         home, f"{LOG}/00.json", actions({"commitInfo": {"operationParameters": {"predicate": f"email = '{VICTIM}'"}}})
@@ -160,6 +172,9 @@ PLANTS: dict[str, Callable[[Path], None]] = {
         home,
         "lake/checkpoints/c.safetensors",
         safetensors({"order": {"dtype": "I64", "shape": [2], "data_offsets": [0, 16]}}, np.asarray(IDS).tobytes()),
+    ),
+    "whole row of a mixed file": lambda home: put(
+        home, "lake/records/other/p.parquet", parquet(ROW.append_column(SOURCE, pa.array([7], pa.int64())))
     ),
     "whole row under another id": lambda home: put(home, "lake/records/other/p.parquet", parquet(ROW)),
     "checkpoint header": lambda home: put(
@@ -233,6 +248,16 @@ def test_partitions_and_change_data_of_a_foreign_delta_table(house: House) -> No
         assert place in places
 
 
+def test_bounds_of_a_path_have_the_role_of_their_leaf(house: House) -> None:
+    """Parquet's paths spell lists in their own way; the footer of a short id's column is a hit like its cells."""
+    settings = house.settings.model_copy(update={"tables": {**house.settings.tables, "orders": CARTS}})
+    put(house.settings.home, "lake/records/orders/p.parquet", parquet(pa.table({"carts": [[{"buyer": 7, "n": 8}], [{"n": 7}]]})))
+    places = "\n".join(look(House(settings, house.lake)).hits)
+    assert "cells of carts[].buyer" in places
+    assert "footer of carts.list.element.buyer" in places
+    assert ".n" not in places
+
+
 def test_bounds_stand_in_three_places() -> None:
     """pyarrow writes the page bounds into the page index or into the page headers; both are read, and so is the footer."""
     with_index, without = io.BytesIO(parquet(VICTIMS, write_page_index=True)), io.BytesIO(parquet(VICTIMS))
@@ -272,6 +297,26 @@ def test_the_same_text_in_another_column_is_a_mention(house: House) -> None:
     found = look(house)
     assert found.hits == ()
     assert any("cells of mayor" in mention for mention in found.mentions)
+
+
+def test_another_field_of_the_same_struct_is_a_mention(house: House) -> None:
+    """Only the leaf that lethe.toml names holds ids: beside it, the same text may be somebody else's."""
+    people_of = pa.array([[{"id": OTHERS[0], "quotes": [VICTIM]}], None])
+    records(house.lake, "papers", [pa.table({"author": ["x", "y"], "reviewers": people_of})])
+    found = look(house)
+    assert found.hits == ()
+    assert any("cells of reviewers[].quotes[]" in mention for mention in found.mentions)
+
+
+def test_the_source_of_a_row_is_nobodys(house: House) -> None:
+    """The hidden column of a mixed file: cells that are counted, and no more."""
+    plain, marked = people(OTHERS), people(OTHERS[:1])
+    records(house.lake, "people", [plain])
+    n_before = look(house).n_cells
+    records(house.lake, "people", [marked], sources=["raw/a.csv", "raw/b.csv"])
+    found = look(house)
+    assert (found.hits, found.mentions) == ((), ())
+    assert found.n_cells > n_before
 
 
 def test_names_of_tables_and_raw_files_are_mentions(house: House) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from infra.contracts import CONTAINMENT, SELECTION, LetheError, Lineage, StaleSnapshot
-from infra.files import write_part
+from infra.contracts import CONTAINMENT, QUARANTINE, SELECTION, SOURCES, LetheError, Lineage, StaleSnapshot
+from infra.files import read_part, source_key, source_number, write_part
 from infra.ids import Digest, subject_token
 from tasks.forget import erase as erasing
 from tasks.forget import ledger, seal
 from tasks.forget.certificate import contents, digest_of, problems_of, problems_of_files
 from tasks.forget.locate import hidden_name
+from tasks.forget.plan import UnreadableSubjectError
 from tasks.forget.scan import ResidueError
 from tasks.forget.task import (
     EraseResult,
@@ -27,7 +28,7 @@ from tasks.forget.task import (
     register_requests,
     request_states,
 )
-from tests.tasks.forget.conftest import OTHERS, VICTIM, House, edge, people, records, rows_of
+from tests.tasks.forget.conftest import OTHERS, VICTIM, House, edge, papers, people, records, rows_of, source
 
 
 def _erase(house: House, ids: list[str]) -> EraseResult:
@@ -248,6 +249,112 @@ def test_a_table_that_the_settings_have_no_more(house: House) -> None:
     assert params == {**said, "requests": ids}
 
 
+# --- several subjects a row -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("who", [OTHERS[0], OTHERS[1]])
+def test_a_row_goes_when_either_of_two_asks(house: House, who: str) -> None:
+    """Ann wrote it, Bob reviewed it: the row is erased when either asks, out of a file of rows of many raw files."""
+    ann, bob, carol = OTHERS[0], OTHERS[1], OTHERS[2]
+    table = papers((ann, [bob, carol]), (carol, [bob]), (carol, [ann]), (carol, [None]), (None, []))
+    records(house.lake, "papers", [table], sources=["raw/papers/0", "raw/papers/1", "raw/papers/2"])
+    rows_of("sources", SOURCES, [source("papers", f"raw/papers/{i}") for i in range(3)], house.lake)
+    ids = register_requests(house.settings, [("user", who)])
+    erased = _erase(house, ids)
+    stay = [i for i, names in enumerate(({ann, bob, carol}, {carol, bob}, {carol, ann}, {carol}, set())) if who not in names]
+    never = records(house.lake, "never", [table.take(stay)])
+    left = house.lake.snapshot("records/papers")
+    assert left.digest == never.digest
+    (lost,) = erased.tables
+    named = {hidden_name(f"raw/papers/{i % 3}", house.lake.keys) for i in range(5) if i not in stay}
+    assert (lost.n_erased, lost.n_files, set(lost.sources)) == (5 - len(stay), 1, named)
+    (part,) = house.lake.parts(left)
+    (batch,) = read_part(part, ["title"], with_source=True)
+    kept = [source_number(source_key(f"raw/papers/{i % 3}")) for i in stay]
+    assert batch.column(1).to_pylist() == kept
+    assert _certify(house, ids, erased)[0].residue_hits == 0
+
+
+def test_rejected_rows_of_two_subjects(house: House) -> None:
+    raws = [
+        {"author": "x", "reviewers": [{"id": VICTIM}], "n": 1},
+        {"author": VICTIM, "reviewers": None, "n": 1},
+        {"author": "x", "reviewers": [], "n": VICTIM},
+    ]
+    lines = [
+        {"table": "papers", "source": f"raw/{i}", "line": i, "reason": "n: range", "raw": json.dumps(r)}
+        for i, r in enumerate(raws)
+    ]
+    rows_of("quarantine", QUARANTINE, lines, house.lake)
+    rows_of("sources", SOURCES, [source("papers", f"raw/{i}") for i in range(3)], house.lake)
+    erased = _erase(house, register_requests(house.settings, [("user", VICTIM)]))
+    assert _values(house, "quarantine", "line") == [2]
+    assert set(erased.tables[0].sources) == {hidden_name(f"raw/{i}", house.lake.keys) for i in range(2)}
+
+
+def test_a_copy_that_knows_fewer_subjects_loses_rows_by_both(house: House) -> None:
+    """Abstracts name no reviewers: its rows that the victim reviewed are found by content, those of her own by the author; of two
+    equal titles of others none goes that papers still account for."""
+    table = papers((VICTIM, []), (OTHERS[0], [VICTIM]), (OTHERS[0], [OTHERS[1]]), (OTHERS[1], []))
+    records(house.lake, "papers", [table])
+    records(house.lake, "abstracts", [table.select(["author", "title"])])
+    rows_of("containment", CONTAINMENT, [edge("abstracts", "papers")], house.lake)
+    ids = register_requests(house.settings, [("user", VICTIM)])
+    erased = _erase(house, ids)
+    assert _values(house, "records/abstracts", "title") == ["paper 2", "paper 3"]
+    assert {t.table: (t.how, t.n_erased) for t in erased.tables} == {
+        "records/abstracts": ("subject", 2),
+        "records/papers": ("subject", 2),
+    }
+    assert _certify(house, ids, erased)[0].residue_hits == 0
+
+
+@pytest.mark.parametrize("n_commits", [0, 1, 2])
+def test_tables_that_lead_to_each_other_survive_a_kill(house: House, monkeypatch: pytest.MonkeyPatch, n_commits: int) -> None:
+    """Each has a subject that the other lacks: whichever is erased first takes the lead to the other's copies away."""
+    n = 4
+    rows = pa.table({"author": [VICTIM, *OTHERS], "editor": [*OTHERS, VICTIM], "x": list(range(n))})
+    records(house.lake, "abstracts", [rows])
+    records(house.lake, "reviews", [rows.append_column("y", pa.array(range(n)))])
+    rows_of("containment", CONTAINMENT, [edge("abstracts", "reviews")], house.lake)
+    ids = register_requests(house.settings, [("user", VICTIM)])
+    real, calls = erasing._commit, []
+
+    def dying(*args):
+        if len(calls) == n_commits:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(erasing, "_commit", dying)
+        if n_commits < 2:
+            with pytest.raises(KeyboardInterrupt):
+                _erase(house, ids)
+    result = _erase(house, ids)
+    assert _values(house, "records/abstracts", "x") == _values(house, "records/reviews", "x") == [1, 2]
+    assert {t.table: t.n_erased for t in result.tables} == {"records/abstracts": 2, "records/reviews": 2}
+    assert _certify(house, ids, result)[0].residue_hits == 0
+
+
+def test_a_log_tells_of_several_subjects(house: House) -> None:
+    """The newest form of what ingest says, and the older one of a single subject."""
+    said = {"subjects": [["visitor", "author"], ["visitor", "reviewers[].id"]]}
+    records(house.lake, "old", [papers((VICTIM, []), (OTHERS[0], [VICTIM]), (OTHERS[0], []))], params=said)
+    ids = register_requests(house.settings, [("visitor", VICTIM)])
+    _certify(house, ids, _erase(house, ids))
+    assert _values(house, "records/old", "title") == ["paper 2"]
+    assert house.lake.lineage(house.lake.snapshot("records/old")).params == {**said, "requests": ids}
+
+
+def test_a_subject_that_cannot_be_read_stops_the_erasure(house: House) -> None:
+    """Better no certificate than one about a column that nobody looked into."""
+    text = pa.table({"author": ["x"], "reviewers": [json.dumps([{"id": VICTIM}])]})
+    records(house.lake, "papers", [text])
+    with pytest.raises(UnreadableSubjectError, match=r"records/papers.*'reviewers\[\].id' leads to no ids.*JSON"):
+        _erase(house, register_requests(house.settings, [("user", VICTIM)]))
+
+
 def test_erase_again_tells_what_the_ledger_holds(populated: House) -> None:
     ids = register_requests(populated.settings, [("user", VICTIM)])
     first = _erase(populated, ids)
@@ -284,9 +391,12 @@ def test_a_version_before_the_erasure_is_gone(populated: House) -> None:
 
 
 def test_a_table_of_a_collection_may_lack_the_subject_column(house: House) -> None:
-    records(house.lake, "visits", [pa.table({"elsewhere": [VICTIM]})])
+    records(house.lake, "by/two", [pa.table({"elsewhere": [VICTIM]})])
     result = _erase(house, register_requests(house.settings, [("user", VICTIM)]))
     assert result.tables == ()
+    records(house.lake, "visits", [pa.table({"elsewhere": [VICTIM]})])
+    with pytest.raises(UnreadableSubjectError, match=r"records/visits, subject: .* no column 'who'\. It has: elsewhere"):
+        _erase(house, register_requests(house.settings, [("user", OTHERS[0])]))
 
 
 def test_unknown_kind_is_refused(house: House) -> None:

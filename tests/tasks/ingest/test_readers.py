@@ -3,42 +3,81 @@ is."""
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import re
 import sys
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from infra.settings import ConfigError, ReadSettings
 from tasks.ingest import readers_csv, readers_jsonl, readers_parquet
 from tasks.ingest.blocks import Block, Reject
 from tasks.ingest.convert import from_text
 from tasks.ingest.infer import columns_of, join_all, schema_of
-from tasks.ingest.readers_csv import split_record
 from tasks.ingest.scan import records
-from tasks.ingest.streams import Unreadable, utf8_blocks
+from tasks.ingest.streams import Unreadable, byte_blocks, encoding_of, utf8_blocks
 
 HOSTILE = st.text('ab1,";\n\r\t|é ', max_size=60).map(str.encode)
 BROKEN = st.lists(
     st.sampled_from([b"a", b",", b'"', b"\n", b"\r\n", b"\r", b"\xff", "é".encode(), b"\0", b"1"]), max_size=50
 ).map(b"".join)
+MARKED = ["utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]
 VALUES = st.one_of(st.none(), st.text("ab\"',;\n\r 1é", max_size=6))
+
+
+def split_record(record: str, separator: str) -> list[str | None]:
+    """The fields of one record, None for an empty unquoted one: the slow road that the kernels are held to."""
+    found = list[str | None]()
+    i = 0
+    while True:
+        text, quoted = "", record[i : i + 1] == '"'
+        if quoted:
+            text, i = inside_quotes(record, i + 1)
+        end = record.find(separator, i)
+        text += record[i : end if end >= 0 else len(record)]
+        found.append(text if text or quoted else None)
+        if end < 0:
+            return found
+        i = end + 1
+
+
+def inside_quotes(record: str, i: int) -> tuple[str, int]:
+    """The text up to the closing quote, and the place after it."""
+    text = ""
+    while True:
+        end = record.find('"', i)
+        if end < 0:
+            return text + record[i:], len(record)
+        text += record[i:end]
+        if record[end + 1 : end + 2] != '"':
+            return text, end + 1
+        text, i = text + '"', end + 2
 
 
 def cut(data: bytes, n_bytes: int) -> Iterator[bytes]:
     return (data[i : i + n_bytes] for i in range(0, len(data), n_bytes))
 
 
-def csv_rows(data: bytes, n_bytes: int = 1 << 20) -> tuple[list[tuple[Any, ...]], list[Reject]]:
+PLAIN = ReadSettings(separator=",", quote='"', header=True)
+
+
+def csv_rows(data: bytes, n_bytes: int = 1 << 20, options: ReadSettings = PLAIN) -> tuple[list[tuple[Any, ...]], list[Reject]]:
     rows, rejects = list[tuple[Any, ...]](), list[Reject]()
-    for block in readers_csv.read(cut(data, n_bytes), delimiter=","):
+    dialect, text = readers_csv.opened(cut(data, n_bytes), options)
+    for block in readers_csv.read(cut(b"".join(text), n_bytes), dialect, options):
         assert (0 if block.rows is None else block.rows.num_rows) == block.n_rows
+        assert block.rows is None or len(block.lines) == block.n_rows
         rows += [tuple(column[i].as_py() for column in block.rows.columns) for i in range(block.n_rows)]
         rejects += block.rejects
     return rows, rejects
@@ -104,7 +143,8 @@ NUMBERS = st.one_of(
 @given(st.lists(NUMBERS, max_size=9))
 def test_numbers_read_from_bytes_are_those_read_from_text(cells: list[str | None]) -> None:
     data = b"n,m\n" + b"".join(b"%s,1\n" % (cell or "").encode() for cell in cells)
-    [block] = readers_csv.read(iter([data]), delimiter=",")
+    dialect, text = readers_csv.opened(iter([data]), PLAIN)
+    [block] = readers_csv.read(text, dialect)
     columns = columns_of([readers_csv.shapes(block.rows)])
     schema, known = schema_of(columns), dict(columns)
     batch, _ = readers_csv.typed(block.rows, schema, known)
@@ -113,17 +153,60 @@ def test_numbers_read_from_bytes_are_those_read_from_text(cells: list[str | None
     assert batch.column("n").equals(expected) and repr(batch.column("n").to_pylist()) == repr(expected.to_pylist())
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
-def test_the_separator_is_taken_from_the_header(separator: str) -> None:
-    text = f'a{separator}"b,;|"{separator}c\n1{separator}2{separator}3\n'
-    [block] = readers_csv.read(iter([text.encode()]))
-    assert [column.to_pylist() for column in block.rows.columns] == [["1"], ["2"], ["3"]]
+@given(st.one_of(HOSTILE, BROKEN), st.integers(0, 9))
+def test_lines_are_those_of_the_file(body: bytes, n_before: int) -> None:
+    """Counted from wherever the text is said to start; each row and each reject stands on a line of its own."""
+    dialect, text = readers_csv.opened(iter([b"x,y\n" + body]), PLAIN)
+    blocks = list(readers_csv.read(text, dialect, line=n_before))
+    found = [int(n) for block in blocks if block.lines is not None for n in block.lines]
+    found += [reject.line for block in blocks for reject in block.rejects]
+    ends = len(re.findall(rb"\r\n|\n|\r", body))
+    assert len(set(found)) == len(found) and all(n_before <= n <= n_before + ends for n in found)
+
+
+@given(HOSTILE, HOSTILE)
+def test_a_file_cut_at_a_line_is_read_in_two_parts_or_says_that_a_quote_is_open(one: bytes, two: bytes) -> None:
+    data = b"x,y\n" + one + b"\n" + two
+    dialect, _ = readers_csv.opened(iter([data]), PLAIN)
+    place = len(b"x,y\n" + one + b"\n")
+    parts = [list(readers_csv.read(iter([part]), dialect)) for part in (data[dialect.header_bytes : place], data[place:])]
+    is_open = any(reject.reason == readers_csv.OPEN_QUOTE for block in parts[0] for reject in block.rejects)
+    rows = [tuple(c[i].as_py() for c in block.rows.columns) for part in parts for block in part for i in range(block.n_rows)]
+    assert is_open or rows == csv_rows(data)[0]
 
 
 @pytest.mark.parametrize("data", [b'"a\n1\n', b"a\0b\n1\n"])
 def test_a_header_that_cannot_be_read_says_so(data: bytes) -> None:
     with pytest.raises(Unreadable):
-        list(readers_csv.read(iter([data])))
+        readers_csv.opened(iter([data]), ReadSettings())
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf", b"\xff\xfe"])
+def test_a_file_without_a_line_has_no_columns_and_no_rows(data: bytes) -> None:
+    dialect, text = readers_csv.opened(iter([data] if data else []), ReadSettings())
+    assert dialect.names == () and list(readers_csv.read(text, dialect)) == []
+
+
+def test_a_header_longer_than_what_is_looked_at_first_is_read_to_its_end() -> None:
+    names = [f"column {n}" for n in range(60_000)]
+    data = ",".join(names).encode() + b"\n" + b",".join([b"7"] * len(names)) + b"\n"
+    dialect, text = readers_csv.opened(cut(data, 1 << 18), ReadSettings())
+    [block] = readers_csv.read(text, dialect)
+    assert (list(dialect.names), block.n_rows, dialect.header_lines) == (names, 1, 1)
+
+
+def test_a_field_may_be_huge() -> None:
+    field = b"x" * (9 << 20)
+    rows, rejects = csv_rows(b'x,y\n1,"' + field + b'\n"\n2,b\n')
+    assert [len(row[1]) for row in rows] == [len(field) + 1, 1] and rejects == []
+
+
+def test_comments_that_are_told_of_are_no_records() -> None:
+    rows, rejects = csv_rows(b'# x\nx,y\n#1,2\n3,"#\n# no comment"\n', options=PLAIN.model_copy(update={"comment": "#"}))
+    assert (rows, rejects) == ([("3", "#\n# no comment")], [])
+
+
+# --- encodings and compression ------------------------------------------------------------------------------------------------
 
 
 def test_every_byte_of_windows_1252_is_a_character() -> None:
@@ -131,6 +214,92 @@ def test_every_byte_of_windows_1252_is_a_character() -> None:
     every = bytes(range(256))
     text = b"".join(utf8_blocks(iter([every]), "cp1252")).decode()
     assert text == "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in every)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), st.sampled_from(MARKED), st.integers(1, 9))
+def test_text_is_read_in_any_encoding_with_a_mark(text: str, encoding: str, n_bytes: int) -> None:
+    data = ("\ufeff" + text).encode(encoding)
+    first, rest = data[:4], data[4:]
+    assert b"".join(utf8_blocks(iter([first, *cut(rest, n_bytes)]))) == text.encode()
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1250", "shift_jis", "gb18030", "utf-16", "utf-16-le", "utf-32-be", "utf8"])
+def test_text_is_read_in_the_encoding_that_is_told(encoding: str) -> None:
+    text = "x,y\nA,ß\n" if encoding in ("latin-1", "cp1250") else "x,y\nA,キ\n"
+    assert b"".join(utf8_blocks(cut(text.encode(encoding), 5), encoding)) == text.encode()
+
+
+def test_utf16_without_a_mark_is_known_where_it_can_be_nothing_else() -> None:
+    text = "имя,n\nАнна,1\n"
+    assert [encoding_of(text.encode(e)) for e in ("utf-16-le", "utf-16-be", "utf-8")] == ["utf-16-le", "utf-16-be", "utf-8"]
+    assert encoding_of(b"a\0b\n1\n") == encoding_of(bytes(range(256))) == "utf-8"
+
+
+@pytest.mark.parametrize("name", ["utf-99", "base64", "rot13", "a\0b", "nonsense"])
+def test_an_encoding_that_is_none_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="encoding = "):
+        encoding_of(b"", name)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "bad", "shown"),
+    [("shift_jis", b"\x81\n", "2,\\x81"), ("cp1250", b"\x81\n", "2,\\x81"), ("utf-16-le", b"\x00\xd8\n\0", "2,\\x00\\xd8")],
+)
+def test_a_line_with_bytes_that_are_no_characters_is_rejected_alone(encoding: str, bad: bytes, shown: str) -> None:
+    data = "x,y\n1,a\n2,".encode(encoding) + bad + "3,c\n".encode(encoding)
+    rows, rejects = csv_rows(data, options=PLAIN.model_copy(update={"encoding": encoding}))
+    assert rows == [("1", "a"), ("3", "c")]
+    assert rejects == [Reject(3, f"not {encoding}", shown)]
+
+
+BODY = b"".join(b"%d,%d,text %d\n" % (n, n * n % 1009, n % 7) for n in range(40_000))
+PACKED = {"gzip": gzip.compress(BODY), "bz2": bz2.compress(BODY), "zstd": pa.compress(BODY, "zstd", asbytes=True)}
+
+
+def unpacked(data: bytes, codec: str) -> tuple[bytes, bool]:
+    pieces, is_broken = list[bytes](), False
+    try:
+        for block in byte_blocks(io.BytesIO(data), codec):
+            pieces.append(block)
+    except Unreadable:
+        is_broken = True
+    return b"".join(pieces), is_broken
+
+
+@pytest.mark.parametrize("codec", ["gzip", "bz2", "zstd"])
+def test_whole_streams_are_read_and_so_are_several_in_one_file(codec: str) -> None:
+    assert unpacked(PACKED[codec], codec) == (BODY, False)
+    assert unpacked(PACKED[codec] * 3, codec) == (BODY * 3, False)
+    assert unpacked(b"", codec) == (b"", False)
+
+
+def test_padding_after_a_gzip_stream_is_nothing_and_rubbish_is_said() -> None:
+    assert unpacked(PACKED["gzip"] + bytes(99), "gzip") == (BODY, False)
+    assert unpacked(PACKED["gzip"] + b"rubbish", "gzip") == (BODY, True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, len(PACKED["gzip"]) - 1))
+def test_a_gzip_cut_short_gives_all_that_decodes(n_bytes: int) -> None:
+    whole = zlib.decompressobj(31).decompress(PACKED["gzip"][:n_bytes])
+    assert unpacked(PACKED["gzip"][:n_bytes], "gzip") == (whole, True)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(20, len(PACKED["gzip"]) - 10), st.integers(1, 255))
+def test_a_damaged_gzip_gives_all_that_decodes_before_the_damage(place: int, flip: int) -> None:
+    data = bytearray(PACKED["gzip"])
+    data[place] ^= flip
+    found, is_broken = unpacked(bytes(data), "gzip")
+    intact = zlib.decompressobj(31).decompress(PACKED["gzip"][:place])
+    assert is_broken and found.startswith(intact)
+
+
+@pytest.mark.parametrize("codec", ["bz2", "zstd"])
+@pytest.mark.parametrize("cut_off", [1, 2_000, 40_000])
+def test_another_stream_cut_short_gives_its_whole_blocks(codec: str, cut_off: int) -> None:
+    found, is_broken = unpacked(PACKED[codec] * 2 + PACKED[codec][:-cut_off], codec)
+    assert is_broken and (BODY * 3).startswith(found) and len(found) > 2 * len(BODY) - (16 << 10)
 
 
 # --- JSON lines -------------------------------------------------------------------------------------------------------------
