@@ -23,6 +23,7 @@ from infra.lake import Lake
 from infra.settings import load_settings
 from tasks.forget import ledger as requests
 from tasks.ingest import ledger
+from tasks.ingest.formats import split_chain
 from tasks.ingest.ledger import Entry
 
 N_EXAMPLES = 3
@@ -189,5 +190,8 @@ def _examples(first: Iterable[_Place], home: Path) -> list[str]:
 
 
 def _shown(uri: str, home: Path) -> str:
-    """A file as a person would name it from the folder of lethe.toml."""
+    """A file as a person would name it from the folder of lethe.toml; a member of an archive behind the archive's name."""
+    member, archive = split_chain(uri)
+    if archive:
+        return f"{archive.removeprefix('file://').removeprefix(f'{home}/')}!{member.partition('://')[2] or member}"
     return uri.removeprefix(f"{home}/")

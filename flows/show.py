@@ -165,11 +165,14 @@ def forgotten(result: Forgotten | None) -> d.ForgetDocument:
 def text(document: BaseModel) -> None:
     """Print a document for a person, on stdout."""
     console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:  # nobody's window: long names need not be folded
+        console.width = max(console.width, _PIPE_WIDTH)
     for line in _TEXTS[type(document)](document):
         console.print(line)
 
 
 _RAW_CHARACTERS = 1000
+_PIPE_WIDTH = 200
 
 
 def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
@@ -311,7 +314,7 @@ def _quarantine(doc: d.QuarantineDocument) -> list[Any]:
     ]
     messages = {(t.name, s.message) for t in tables for s in t.stopped}
     reasons = [(t, r) for t in tables for r in t.reasons if (t.name, r.reason) not in messages]
-    told = [(escape(t.name), escape(r.reason), r.n_rows, r.n_files, escape(", ".join(r.examples))) for t, r in reasons]
+    told = [(escape(t.name), escape(r.reason), r.n_rows, r.n_files, escape(_places(r.examples))) for t, r in reasons]
     return [
         *_balance(doc),
         *(["", _table("table in rows quarantined fraction suppressed erased what", sums[:60])] if sums else []),
@@ -320,6 +323,16 @@ def _quarantine(doc: d.QuarantineDocument) -> list[Any]:
         *(Text(f"\nstopped: {t.name}, {s.file}: {s.message}") for t in tables for s in t.stopped),
         *_raw_rows(reasons),
     ]
+
+
+def _places(examples: list[str]) -> str:
+    """Places file:line as a person writes them: a file's name once, then its lines."""
+    shown, last = list[str](), ""
+    for place in examples:
+        file, colon, line = place.rpartition(":")
+        shown.append(line if colon and file == last else place)
+        last = file if colon else place
+    return ", ".join(shown)
 
 
 def _balance(doc: d.QuarantineDocument) -> list[str]:

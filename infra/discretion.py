@@ -8,6 +8,7 @@ import os
 import re
 import traceback
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -17,6 +18,10 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _ROOT = Path(__file__).parents[1]
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")
+# What delta-rs says of a store that fails: fixed words, in colours.
+_STATUSES = "|".join(f"{status.value} {re.escape(status.phrase)}" for status in HTTPStatus if status >= HTTPStatus.BAD_REQUEST)
+_STORE = re.compile(rf"operation timed out|error sending request|Connection reset|\b({_STATUSES})\b")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -61,6 +66,8 @@ def _system_says(error: BaseException) -> str:
     if number is not None:
         advice = ". Make room and run it again" if number in _NO_ROOM else ""
         return f" ({os.strerror(number)}{advice})"
+    if (found := _STORE.search(_COLOURS.sub("", str(error)))) is not None:
+        return f" ({found[0]})"
     inner = error.__cause__ or error.__context__
     return _system_says(inner) if inner is not None else ""
 

@@ -13,6 +13,7 @@ import hashlib
 import math
 import os
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from infra.rowhash import row_hashes
 ROW_GROUP_BYTES = 8 << 20
 ROW_GROUP_ROWS = 65_536
 _TINY_BYTES = 64 << 10
+_UPLOAD_BYTES = 8 << 20
 _SAMPLE_ROWS = 4096  # of a file's first row group, from which its encodings are told
 _NARROW = 1 << 48
 SOURCE = "_lethe_source"  # the hidden column of mixed files: int64, `source_number` of each row's raw file
@@ -72,9 +74,15 @@ def filesystem(uri: str) -> tuple[Any, str]:
     """The fsspec filesystem of a URI and the path in it. Listings are never cached: other writers move under us."""
     if uri.startswith("/"):
         return _local(), uri.rstrip("/") or "/"
-    options = {"use_listings_cache": False} if uri.startswith(("s3://", "s3a://")) else {}
-    fs, path = fsspec.core.url_to_fs(uri, **options)
+    fs, path = fsspec.core.url_to_fs(uri, **(_s3_options() if uri.startswith(("s3://", "s3a://")) else {}))
     return fs, str(path)
+
+
+def _s3_options() -> dict[str, Any]:
+    """A store that is busy or away for a moment is asked again. What FSSPEC_S3 says comes first."""
+    told = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+    patience = {"retries": {"mode": "standard", "max_attempts": 8}, "connect_timeout": 10, "read_timeout": 60}
+    return {"use_listings_cache": False, "config_kwargs": {**patience, **told}}
 
 
 @cache
@@ -129,32 +137,52 @@ def write_part(
     rows' common values of the partition columns.
     """
     tally = _Tally([*schema.names] if digest_columns is None else [*digest_columns], stats, folder.row_key, digest_of)
-    remote = _is_remote(folder.uri)
-    fs, path = filesystem(folder.uri.rstrip("/"))
-    place = tempfile.gettempdir() if remote else path
+    key = MIXED if mixed else source_key(source) if source else ""
+    full = schema.append(_SOURCE_FIELD) if mixed else schema
+
+    def name() -> str:
+        digest = tally.digest()
+        return f"part-{uuid.uuid4().hex}-{key or '0'}-{digest.n_rows}-{digest.total:032x}.parquet"
+
+    put = _uploaded if _is_remote(folder.uri) else _renamed
+    path, n_bytes = put(folder.uri.rstrip("/"), lambda sink: _write_rows(sink, batches, full, tally), name)
+    described = {name: bound.as_json() for name, bound in tally.bounds.items()}
+    digest = tally.digest()
+    return DataFile(path, digest.n_rows, n_bytes, str(digest), described, key, dict(partition or {}))
+
+
+def _renamed(folder: str, write: Callable[[Any], None], name: Callable[[], str]) -> tuple[str, int]:
+    """Write a file of a local folder under another name first: no reader meets half a file. Returns its name and bytes."""
+    place = filesystem(folder)[1]
     os.makedirs(place, exist_ok=True)
     draft = f"{place}/draft-{uuid.uuid4().hex}.parquet"
     try:
-        _write_draft(draft, batches, schema.append(_SOURCE_FIELD) if mixed else schema, tally)
-        n_bytes = os.path.getsize(draft)
-        digest = tally.digest()
-        key = MIXED if mixed else source_key(source) if source else ""
-        name = f"part-{uuid.uuid4().hex}-{key or '0'}-{digest.n_rows}-{digest.total:032x}.parquet"
-        if remote:
-            fs.put_file(draft, f"{path}/{name}")
-        else:
-            os.rename(draft, f"{place}/{name}")
+        with open(draft, "xb") as sink:
+            write(sink)
+        n_bytes, path = os.path.getsize(draft), name()
+        os.rename(draft, f"{place}/{path}")
     finally:
         Path(draft).unlink(missing_ok=True)
-    described = {name: bound.as_json() for name, bound in tally.bounds.items()}
-    return DataFile(name, digest.n_rows, n_bytes, str(digest), described, key, dict(partition or {}))
+    return path, n_bytes
 
 
-def _write_draft(draft: str, batches: Iterable[pa.RecordBatch], schema: pa.Schema, tally: _Tally) -> None:
+def _uploaded(folder: str, write: Callable[[Any], None], name: Callable[[], str]) -> tuple[str, int]:
+    """Write a file without a name and upload it: a killed worker leaves no rows on its own disk."""
+    fs, place = filesystem(folder)
+    with tempfile.TemporaryFile() as draft:
+        write(draft)
+        n_bytes, path = draft.tell(), name()
+        draft.seek(0)
+        with fs.open(f"{place}/{path}", "wb") as target:
+            shutil.copyfileobj(draft, target, _UPLOAD_BYTES)
+    return path, n_bytes
+
+
+def _write_rows(sink: Any, batches: Iterable[pa.RecordBatch], schema: pa.Schema, tally: _Tally) -> None:
     groups = _row_groups(batches, schema)
     first = next(groups, schema.empty_table())
     options: dict[str, Any] = {"write_statistics": [*tally.bounds] or False, **_encodings(first)}
-    with open(draft, "xb") as sink, pq.ParquetWriter(sink, schema, **options) as writer:
+    with pq.ParquetWriter(sink, schema, **options) as writer:
         for group in chain([first] if first.num_rows else [], groups):
             tally.take(group)
             writer.write_table(group, row_group_size=group.num_rows)

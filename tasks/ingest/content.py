@@ -13,10 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from tasks.ingest.scan import occurrences
 from tasks.ingest.streams import Unreadable
 
 SEGMENT_BYTES = 64 << 20
 _READ_BYTES = 4 << 20
+_LINE_END = 10
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class ContentReader:
         data = b""
         while not data and not self._is_done:
             data = self._cut(self._take(n_bytes))
-        self.n_lines += data.count(b"\n")
+        self.n_lines += occurrences(data, _LINE_END)
         return data
 
     def _take(self, n_bytes: int) -> bytes:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fault_child import Ended, Kill, apart, counted
 
+from flows.workspace import opened
 from infra.files import filesystem
 from infra.lake import Lake
 from infra.settings import load_settings
@@ -129,9 +130,9 @@ def assert_recovers(project: Project, expected: Held) -> None:
 
 
 def ingested(home: str) -> list[Any]:
-    lake = Lake.open(load_settings(home))
-    with lake.writing():
-        return ingest.fn(load_settings(home))
+    """As `lethe ingest` does it, without Prefect's server."""
+    with opened(home) as work:
+        return ingest.fn(work.settings, scheduler=work.scheduler)
 
 
 def held(home: str) -> Held:

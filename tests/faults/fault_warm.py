@@ -5,6 +5,7 @@ from __future__ import annotations
 import numba
 import s3fs  # noqa: F401
 
+import flows.workspace  # noqa: F401
 import infra.cluster
 import infra.lake  # noqa: F401
 import tasks.ingest.task  # noqa: F401

@@ -12,9 +12,8 @@ import pytest
 from distributed import Client, WorkerPlugin
 from fault_project import Project, assert_recovers, first_files, lines, world_of
 
-from infra.cluster import LazyCluster, cluster
-from infra.lake import Lake
-from infra.settings import load_settings
+from flows.workspace import opened
+from infra.cluster import LazyCluster
 from tasks.ingest.task import ingest
 
 _TIMEOUT_S = 240.0
@@ -49,12 +48,11 @@ class _Killer(WorkerPlugin):
 
 def _ingested(home: str, path: str, marker: str | None) -> list[Any]:
     """An ingest by two worker processes, one of which dies when it opens `path`."""
-    settings = load_settings(home)
-    with Lake.open(settings).writing(), cluster(settings, n_bytes=1) as scheduler:
-        assert isinstance(scheduler, LazyCluster)
-        with Client(scheduler.address(), set_as_default=False) as client:
+    with opened(home) as work:
+        assert isinstance(work.scheduler, LazyCluster)
+        with Client(work.scheduler.address(), set_as_default=False) as client:
             client.register_plugin(_Killer(path, marker))
-        return ingest.fn(settings, scheduler=scheduler)
+        return ingest.fn(work.settings, scheduler=work.scheduler)
 
 
 @pytest.fixture

@@ -40,6 +40,18 @@ def test_what_goes_well_and_our_own_errors_pass() -> None:
     assert pickle.loads(pickle.dumps(cast))(["3"]).to_pylist() == [3]
 
 
+def test_what_a_store_says_is_passed_on_and_no_more() -> None:
+    @discreet
+    def failing(words: str) -> None:
+        raise RuntimeError(words)
+
+    with pytest.raises(UnexpectedError, match=r"RuntimeError \(503 Service Unavailable\)"):
+        failing("Generic S3 error: \x1b[1m503 Service Unavailable\x1b[0m: jane")
+    with pytest.raises(UnexpectedError) as caught:
+        failing("Jane Doe lives at 404 Elm")
+    assert "Elm" not in str(caught.value)
+
+
 def test_debugging_shows_the_original(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LETHE_DEBUG", "1")
     with pytest.raises(pa.ArrowInvalid, match="jane"):
