@@ -13,12 +13,12 @@ STARTER = """\
 root = "lake"                      # a folder, or s3://bucket/prefix (credentials from the AWS variables)
 # sample_rows = 100000             # statistics come from a keyed sample of about so many rows
 
-# A table is one or more raw files: CSV, TSV, JSON, Parquet, Arrow, text, images; .gz, .bz2, .zst and archives are read as they are.
+# A table is one or more raw files: CSV, TSV, JSON, Parquet, Arrow, text, images; also in .gz, .bz2, .zst, .zip and .tar.
 # [tables.posts]
 # source  = ["raw/posts/*.jsonl.gz"]
 # subject = { kind = "author", column = "author_id" }   # whose data a row is: what `lethe forget --subject author=...` reaches
 # text    = "body"                                      # the text column, for selection and text models
-# types   = { zip = "string" }                          # also: separator, encoding, null_strings, date_formats, columns, primary_key ...
+# types   = { zip = "string" }                          # also: separator, encoding, null_strings, columns, primary_key ...
 # max_quarantine_fraction = 0.01                        # more bad rows than that, and nothing of the table is committed
 # [tables.posts.contract]
 # score   = { not_null = true, range = [0, 10] }        # a row that breaks a rule goes to quarantine, with the rule's name

@@ -63,18 +63,23 @@ def read(packs: Sequence[Pack], site: Site) -> list[Written]:
     return [written for pack in packs for written in _read(pack, site)]
 
 
-def _read(pack: Pack, site: Site) -> list[Written]:
+def _read(pack: Pack, site: Site) -> Iterator[Written]:
     if len(pack.jobs) == 1:
-        return [_read_one(pack, site)]
-    held, big = list[_Held](), list[Job]()
+        yield _read_one(pack, site)
+        return
+    held, size = list[_Held](), 0
     for job in pack.jobs:
         one = _hold(job, site)
         if one is None:
-            big.append(job)
-        else:
-            held.append(one)
-    together = [_together(held, site)] if held else []
-    return [*together, *(_read_one(Pack((job,)), site) for job in big)]
+            yield _read_one(Pack((job,)), site)
+            continue
+        held.append(one)
+        size += one.size
+        if size > KEEP_BYTES:  # small files may be big ones, compressed
+            yield _together(held, site)
+            held, size = [], 0
+    if held:
+        yield _together(held, site)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,7 @@ class _Held:
 
     state: Pass
     kept: list[Block]
+    size: int
     blocks: tuple[str, ...]
     n_lines: int
 
@@ -100,7 +106,7 @@ def _hold(job: Job, site: Site) -> _Held | None:
                 if size > KEEP_BYTES:
                     return None
             state.finish()
-            held = _Held(state, kept, reader.blocks(), reader.n_lines)
+            held = _Held(state, kept, size, reader.blocks(), reader.n_lines)
         if not state.is_other:
             break
     return held

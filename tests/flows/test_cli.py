@@ -72,6 +72,8 @@ def test_the_walk_by_commands(config: str, tmp_path: Path) -> None:
     status = document("status", *use)
     assert [r["state"] for r in status["requests"]] == ["certified"]
     assert {m["name"] for m in status["models"]} == {"topic"}
+    balance = document("quarantine", *use)
+    assert balance["adds_up"] and balance["n_erased"] > 0
     assert document("forget", *use)["requests"] == []
 
 

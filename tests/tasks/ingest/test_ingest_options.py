@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 from collections.abc import Callable
@@ -182,6 +183,16 @@ def test_small_files_share_a_data_file_and_are_still_told_apart(make: Make) -> N
     assert project.values() == expected
     fresh = make().put(**{path.name.replace(".", "__"): path.read_bytes() for path in (project.home / "in").iterdir()})
     assert fresh.run()[0].digest == result.digest
+
+
+def test_small_files_that_hold_much_are_not_held_together(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {f"f{n}__csv__gz": gzip.compress(b"id,v\n" + b"".join(b"%d,%d\n" % (n, k) for k in range(99))) for n in range(9)}
+    [expected] = make().put(**files).run()
+    monkeypatch.setattr("tasks.ingest.frames.KEEP_BYTES", 8000)
+    project = make().put(**files)
+    [result] = project.run()
+    assert (result.rows, result.digest) == (9 * 99, expected.digest)
+    assert 1 < len(project.lake.parts(project.lake.snapshot("records/t"))) < 9
 
 
 def test_rows_of_files_that_are_gone_leave_only_with_prune(make: Make) -> None:

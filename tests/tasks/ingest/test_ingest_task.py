@@ -23,6 +23,7 @@ import pytest
 from distributed import LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ingest_project import TABLE, Project
 
 from infra.contracts import REQUESTS, Lineage
 from infra.discretion import UnexpectedError
@@ -35,49 +36,14 @@ from infra.subjects import subject_tokens
 from tasks.ingest import task as door
 from tasks.ingest.columns import ColumnError
 from tasks.ingest.sources import SourceError
-from tasks.ingest.task import IngestedTable, ingest
+from tasks.ingest.task import ingest
 
-TABLE = '[tables.t]\nsource = "in/*"\n'
 WIDENING = TABLE + 'drift = "text"\n'
-
-
-class Project:
-    """A folder with a lethe.toml and raw files."""
-
-    def __init__(self, home: Path, text: str = TABLE) -> None:
-        self.home = home
-        home.mkdir(parents=True, exist_ok=True)
-        (home / "lethe.toml").write_text(text, encoding="utf-8")
-
-    def put(self, **files: str | bytes) -> Project:
-        for name, content in files.items():
-            path = self.home / "in" / name.replace("__", ".")
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return self
-
-    def run(self, *tables: str) -> list[IngestedTable]:
-        return ingest.fn(load_settings(self.home), tables or None)
-
-    @property
-    def lake(self) -> Lake:
-        return Lake.open(load_settings(self.home))
-
-    def rows(self, table: str = "records/t") -> list[dict[str, Any]]:
-        return self.lake.read(self.lake.snapshot(table)).to_pylist() if self.lake.exists(table) else []
-
-    def values(self, table: str = "records/t") -> list[Any]:
-        return sorted(([v for k, v in row.items() if k != "row_id"] for row in self.rows(table)), key=repr)
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     return Project(tmp_path / "project")
-
-
-@pytest.fixture(autouse=True)
-def _one_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LETHE_SECRET", "ab" * 32)
 
 
 def _zstd(data: bytes) -> bytes:
