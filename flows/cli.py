@@ -40,6 +40,7 @@ _errors = Console(stderr=True, highlight=False)
 
 def main() -> None:
     """The entry point: Lethe's own errors become a message and exit 1; anything else is a bug and shows its traceback."""
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "warning")  # it says at INFO what nobody asked for
     logging.basicConfig(
         stream=sys.stderr, level=os.environ.get("LETHE_LOG", "WARNING"), format="%(levelname)s %(name)s: %(message)s"
     )

@@ -198,6 +198,8 @@ def _short(digest: str) -> str:
 
 
 def _ingest(doc: d.IngestDocument) -> list[Any]:
+    if not doc.tables:
+        return ["lethe.toml names no table yet: add a section such as " + escape("[tables.posts]")]
     rows = [(t.name, t.rows, t.quarantined, t.files, t.version, _short(t.digest), _found(t.found, t.seconds)) for t in doc.tables]
     shown = rows if len(rows) <= 60 else rows[:50]
     more = [f"... and {len(rows) - 50} more tables"] if len(rows) > 60 else []
@@ -209,7 +211,11 @@ def _unsettled(doc: d.IngestDocument) -> list[str]:
     n_stopped, n_vanished = sum(t.n_stopped for t in doc.tables), sum(t.n_vanished for t in doc.tables)
     n_rejected = sum(t.quarantined for t in doc.tables)
     return [
-        *([f"{n_stopped:,} files were not taken in: their columns do not fit their tables"] if n_stopped else []),
+        *(
+            [f"{n_stopped:,} files were not taken in: their columns do not fit their tables. See which: lethe quarantine"]
+            if n_stopped
+            else []
+        ),
         *([f"{n_vanished:,} files are gone; their rows stay until: lethe ingest --prune"] if n_vanished else []),
         *([f"{n_rejected:,} rows are in quarantine. See why: lethe quarantine"] if n_rejected else []),
     ]
@@ -249,7 +255,7 @@ def _adopt(doc: d.AdoptDocument) -> list[Any]:
     )
     return [
         f"{doc.table}: {doc.source_rows:,} rows of version {doc.source_version}: {went}; {_found(doc.found, doc.seconds)}",
-        whose,
+        escape(whose),
         f"The data at {doc.outside} are a copy that no erasure here reaches: delete it yourself.",
     ]
 

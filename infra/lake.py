@@ -120,7 +120,7 @@ class Lake:
 
     def snapshot(self, table: str, version: int | None = None) -> Snapshot:
         """The latest version of a table, or the one asked for. Raises `UnknownTable` or `StaleSnapshot`."""
-        found: int = self._delta(table, version).version()
+        found: int = self._newest(table) if version is None else self._delta(table, version).version()
         return _snapshot(table, found, deltas.said_by(self.uri(table), found))
 
     def lineage(self, snapshot: Snapshot) -> Lineage:
@@ -129,9 +129,9 @@ class Lake:
 
     def find(self, table: str, key: str) -> Snapshot | None:
         """A readable version that a stage with this key wrote; None if there is none."""
-        if not self.exists(table):
+        newest = deltas.newest_version(self.uri(table))
+        if newest is None:
             return None
-        newest = self._delta(table).version()
         newest_commit = None
         for version, meta in deltas.sayings(self.uri(table), newest):
             newest_commit = newest_commit or meta["commit"]
@@ -192,12 +192,19 @@ class Lake:
         """The columns that a table is partitioned by."""
         return tuple(deltas.partition_columns(self._delta(snapshot.table, snapshot.version)))
 
+    def _newest(self, table: str) -> int:
+        """The number of the latest version, for which nothing is opened."""
+        version = deltas.newest_version(self.uri(table))
+        if version is None:
+            raise UnknownTable(_unknown(table))
+        return version
+
     def _delta(self, table: str, version: int | None = None) -> Any:
         try:
             return deltas.open_table(self.uri(table), version)
         except deltas.NotReadable:
             if not self.exists(table):
-                raise UnknownTable(f"the lake has no table {table}; see: lethe status") from None
+                raise UnknownTable(_unknown(table)) from None
             if version is None:
                 raise
             oldest = deltas.oldest_version(self.uri(table))
@@ -224,34 +231,29 @@ class Lake:
 
         `overwrite` replaces all rows; `app_id` makes a repeated commit a no-op; `expect` refuses if the rows moved since that
         snapshot, or if there is a table where it is `no_table`. `partition_by`: the columns whose values the added files say in
-        `partition` (None: as the table is); another partitioning than the table's wants `overwrite`. Raises `CommitConflict` when
-        a file to remove is gone or `expect` does not hold: read again and plan again. Raises `LeaseLost`, and `LetheError` when
-        an added file is not there or not whole. Files of other writers are never lost: a conflict is met on what they left.
+        `partition` (None: as the table is); another partitioning than the table's wants `overwrite`, and none of them may be
+        missing in `schema`. Raises `CommitConflict` when a file to remove is gone or `expect` does not hold: read again and plan
+        again. Raises `LeaseLost`, and `LetheError` when an added file is not there or not whole. Files of other writers are never
+        lost: a conflict is met on what they left.
         """
         self._check_files(table, add)
         columns = None if partition_by is None else tuple(partition_by)
-        wanted = _Wanted(
-            self.uri(table),
-            table,
-            schema,
-            tuple(add),
-            tuple(remove or ()),
-            lineage,
-            overwrite,
-            app_id,
-            expect,
-            columns,
-            uuid.uuid4().hex,
+        files, gone = tuple(add), tuple(remove or ())
+        return self._made(
+            _Wanted(self.uri(table), table, uuid.uuid4().hex, schema, files, gone, lineage, overwrite, app_id, expect, columns)
         )
+
+    def _made(self, wanted: _Wanted) -> Snapshot:
+        """The snapshot that a commit makes, on whatever version other writers have left."""
         for attempt in range(_TRIES):
             self._check_lease()
             made = self._attempt(wanted)
             if made is not None:
                 self._check_lease()
                 return made
-            _LOG.info("%s: another writer committed first (attempt %d)", table, attempt + 1)
+            _LOG.info("%s: another writer committed first (attempt %d)", wanted.table, attempt + 1)
             time.sleep(random.random() * min(4.0, 0.05 * 2**attempt))
-        raise CommitConflict(f"{table}: {_TRIES} commits in a row met another writer. Run the command again")
+        raise CommitConflict(f"{wanted.table}: {_TRIES} commits in a row met another writer. Run the command again")
 
     def _check_lease(self) -> None:
         """A commit needs a lease that is still held, where one was taken."""
@@ -267,10 +269,8 @@ class Lake:
 
     def _landed(self, wanted: _Wanted) -> Snapshot | None:
         """The version of a commit that is there although its answer was lost and a second try met it; None if it is not."""
-        if not self.exists(wanted.table):
-            return None
-        newest = deltas.sayings(wanted.uri, self._delta(wanted.table).version())
-        for version, meta in islice(newest, _N_LOOKED_BACK):
+        newest = deltas.newest_version(wanted.uri)
+        for version, meta in islice(deltas.sayings(wanted.uri, -1 if newest is None else newest), _N_LOOKED_BACK):
             if meta["commit"] == wanted.commit:
                 return _snapshot(wanted.table, version, meta)
         return None
@@ -307,10 +307,8 @@ class Lake:
                 wanted.uri, delta, wanted.schema, wanted.add, partition_by=columns, meta=meta, app_id=app_id
             )
         else:
-            delta = delta if wanted.overwrite else self._with_columns(delta, wanted)
-            version = deltas.write(
-                delta, wanted.schema, wanted.add, wanted.remove, overwrite=wanted.overwrite, meta=meta, app_id=app_id
-            )
+            delta, files = delta if wanted.overwrite else self._with_columns(delta, wanted), (wanted.add, wanted.remove)
+            version = deltas.write(wanted.uri, delta, wanted.schema, *files, overwrite=wanted.overwrite, meta=meta, app_id=app_id)
         return _snapshot_of(wanted.table, version, digest)
 
     def _with_columns(self, delta: Any, wanted: _Wanted) -> Any:
@@ -443,6 +441,10 @@ class Lake:
         return purge.tidy_folder(_SCRATCH, f"{self.root}/{_SCRATCH}").n_files_deleted
 
 
+def _unknown(table: str) -> str:
+    return f"the lake has no table {table}; see: lethe status"
+
+
 def no_table(table: str) -> Snapshot:
     """What a commit expects that must be the table's first."""
     return Snapshot(table, -1, "", 0)
@@ -462,6 +464,7 @@ class _Wanted:
 
     uri: str
     table: str
+    commit: str
     schema: pa.Schema
     add: tuple[DataFile, ...]
     remove: tuple[DataFile, ...]
@@ -470,7 +473,6 @@ class _Wanted:
     app_id: str | None
     expect: Snapshot | None
     partition_by: tuple[str, ...] | None
-    commit: str
 
     @property
     def added(self) -> Digest:
@@ -484,7 +486,12 @@ class _Wanted:
         return {**asdict(self.lineage), "digest": str(digest), "commit": self.commit}
 
     def refuse_unless_partitioned_by(self, columns: Sequence[str]) -> None:
-        """A file that does not say its partition values would be read as NULLs by everybody else."""
+        """Nobody can open a table that lacks a column it is partitioned by, and a file that does not say its partition values
+        would be read as NULLs by everybody else.
+        """
+        missing = [name for name in columns if name not in self.schema.names]
+        if missing:
+            raise LetheError(f"{self.table} would be partitioned by {', '.join(missing)}, which it does not have")
         wrong = next((file for file in self.add if set(file.partition) != set(columns)), None)
         if wrong is not None:
             asked, said = (", ".join(names) or "nothing" for names in (columns, wrong.partition))

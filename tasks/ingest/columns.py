@@ -63,7 +63,9 @@ def _folded(name: str) -> str:
 
 
 def _missing(table: str, role: str, column: str, names: Sequence[str]) -> str:
-    return f"table {table}, {role}: no column {column!r} in its files; they have: {', '.join(names)}"
+    # Of a table that keeps some columns, the others are not known any more.
+    has = "" if role == "columns" else f"; they have: {', '.join(names)}"
+    return f"table {table}, {role}: no column {column!r} in its files{has}"
 
 
 def refuse_nested_shapes(place: str, subject: SubjectSettings, shapes: Shapes) -> None:

@@ -10,7 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from infra.cluster import Workers
@@ -24,7 +24,7 @@ from infra.subjects import declared
 from tasks.ingest import frames
 from tasks.ingest.packs import Job
 from tasks.ingest.passes import Site
-from tasks.ingest.plan import Plan, Target
+from tasks.ingest.plan import Plan, Target, options_of
 from tasks.ingest.rows import table_schema
 from tasks.ingest.sources import RawFile
 from tasks.ingest.unique import key_rules
@@ -87,14 +87,14 @@ def commit_quarantine(run: Run, files: Sequence[DataFile], sources: Collection[t
 def commit_table(run: Run, plan: Plan, wanted: Target, add: Sequence[DataFile], contents: Mapping[str, str]) -> Snapshot:
     """One commit: new files in, the other rows of the same raw files out (`contents`: their digests by uri; empty for one that is
     pruned). Nothing, if the newest commit says that it was made already."""
-    table = records(plan.table)
+    table, mark = records(plan.table), _mark(run, plan, contents)
     _LOG.info("%s: %d rows of %d files", plan.table, sum(file.n_rows for file in add), len(contents))
     for attempt in range(_TRIES):
         base = run.lake.snapshot(table) if run.lake.exists(table) else None
-        if base is not None and not wanted.rewrite and (not contents or _is_there(run, base, contents)):
+        if base is not None and not wanted.rewrite and (not contents or run.lake.lineage(base).summary.get("contents") == mark):
             return base
         try:
-            return _commit(run, plan, wanted, base, contents, add)
+            return _commit(run, plan, wanted, base, {source_key(uri) for uri in contents}, mark, add)
         except CommitConflict:
             # The other writer's columns, or keys, are not in what was planned.
             if wanted.rewrite or key_rules(run.settings.table(plan.table)):
@@ -103,34 +103,44 @@ def commit_table(run: Run, plan: Plan, wanted: Target, add: Sequence[DataFile], 
     raise CommitConflict(f"{plan.table}: {_TRIES} commits in a row met another writer. Run the command again")
 
 
-def _is_there(run: Run, base: Snapshot, contents: Mapping[str, str]) -> bool:
-    return run.lake.lineage(base).summary.get("contents") == _digest(contents)
-
-
-def _digest(contents: Mapping[str, str]) -> str:
-    return key_of(sorted(contents.items()))
+def _mark(run: Run, plan: Plan, contents: Mapping[str, str]) -> str:
+    """A digest of what a commit is made of: the contents of raw files, and how lethe.toml has them read."""
+    section = run.settings.table(plan.table)
+    subjects = [[subject.kind, subject.column] for subject in section.subjects]
+    return key_of(sorted(contents.items()), options_of(section), subjects, sorted(run.site.suppressed))
 
 
 def _commit(
-    run: Run, plan: Plan, wanted: Target, base: Snapshot | None, contents: Mapping[str, str], add: Sequence[DataFile]
+    run: Run,
+    plan: Plan,
+    wanted: Target,
+    base: Snapshot | None,
+    sources: Collection[str],
+    mark: str,
+    add: Sequence[DataFile],
 ) -> Snapshot:
     table = records(plan.table)
-    more, remove = exchanged(run, plan, wanted, base, {source_key(uri) for uri in contents})
-    params = {"table": plan.table, "contents": _digest(contents), "base": base.digest if base else ""}
-    lineage = Lineage(
-        STAGE, stage_key(STAGE, run.code, (), params), run.code, params=_said(run, plan.table, wanted), summary=_summary(contents)
-    )
+    more, remove = exchanged(run, plan, wanted, base, sources)
+    params = {"table": plan.table, "contents": mark, "base": base.digest if base else ""}
+    summary = {"contents": mark, "n_files": len(sources)}
+    key = stage_key(STAGE, run.code, (), params)
+    by = [name for name in run.settings.table(plan.table).partition_by if name in wanted.schema.names]
     return run.lake.commit(
         table,
         table_schema(wanted.schema),
-        [*add, *more],
-        lineage=lineage,
+        [_partitioned(file, by) for file in (*add, *more)],
+        lineage=Lineage(STAGE, key, run.code, params=_said(run, plan.table, wanted), summary=summary),
         remove=() if wanted.rewrite else remove,
         overwrite=wanted.rewrite,
-        app_id=key_of(plan.table, -1 if base is None else base.version, sorted(contents.items())),
+        app_id=key_of(plan.table, -1 if base is None else base.version, mark),
         expect=base if base is not None else no_table(table),
-        partition_by=run.settings.table(plan.table).partition_by,
+        partition_by=by,
     )
+
+
+def _partitioned(file: DataFile, by: Sequence[str]) -> DataFile:
+    """A data file of a table that may lack some of the partition columns that lethe.toml names."""
+    return replace(file, partition={name: value for name, value in file.partition.items() if name in by})
 
 
 def exchanged(
@@ -158,7 +168,3 @@ def exchanged(
 def _said(run: Run, table: str, wanted: Target) -> dict[str, Any]:
     """[kind, column] of a table's subjects: the log still tells when lethe.toml has the table no more."""
     return {"subjects": declared(wanted.schema, run.settings.table(table).subjects)}
-
-
-def _summary(contents: Mapping[str, str]) -> dict[str, Any]:
-    return {"contents": _digest(contents), "n_files": len(contents)}

@@ -4,16 +4,17 @@ the digests, stay what they are; raw files are still told apart by the hidden co
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from prefect import task
 
 from infra.cluster import Scheduler, Workers, connect
 from infra.contracts import CommitConflict, DataFile, LetheError, Snapshot
 from infra.discretion import discreet
-from infra.files import Part, read_part
+from infra.files import Part, filesystem, read_part
 from infra.ids import Digest, Keys
 from infra.lake import Lake
 from infra.settings import ConfigError, Settings, TableSettings
@@ -24,7 +25,6 @@ from tasks.ingest.sources import RawFile
 
 SMALL_BYTES = 16 << 20
 MIN_FILES = 4  # fewer are not worth a rewrite
-_GROUP_BYTES = 48 << 20
 _TRIES = 4
 
 
@@ -58,7 +58,9 @@ def _compact(lake: Lake, settings: Settings, table: str, workers: Workers) -> Co
     for _ in range(_TRIES):
         base = lake.snapshot(table)
         found = lake.parts(base)
-        groups = list(_groups([part for part in found if part.file.n_bytes < SMALL_BYTES]))
+        small = [part for part in found if part.file.n_bytes < SMALL_BYTES]
+        sizes = dict(zip((part.file.path for part in small), workers.map(_n_held_bytes, small), strict=True))
+        groups = list(_groups([part for part in small if sizes[part.file.path] < parts.TARGET_BYTES // 2], sizes))
         if not groups:
             return None
         job = Job(RawFile(table.removeprefix("records/"), "", 0, ""), lake.folder(table), _section(lake, settings, base))
@@ -69,39 +71,49 @@ def _compact(lake: Lake, settings: Settings, table: str, workers: Workers) -> Co
         except CommitConflict:
             continue
         kept = [part.file for part in found if part.file not in gone]
-        sizes = [sum(file.n_bytes for file in files) for files in ((*kept, *gone), (*kept, *made))]
-        return Compacted(base.table, len(found), len(kept) + len(made), *sizes, n_rewritten=len(gone))
+        n_bytes = [sum(file.n_bytes for file in files) for files in ((*kept, *gone), (*kept, *made))]
+        return Compacted(base.table, len(found), len(kept) + len(made), *n_bytes, n_rewritten=len(gone))
     return None  # whoever is writing it so busily will leave it to the next run
 
 
 def _section(lake: Lake, settings: Settings, base: Snapshot) -> TableSettings:
-    """What lethe.toml says of a table; of one that it names no more, the subjects that its log remembers."""
+    """What lethe.toml says of a table, partitioned as it is; of one that it no longer names, the subjects that its log tells."""
+    is_as = {"partition_by": lake.partitioning(base)}
     try:
-        return settings.table(base.table.removeprefix("records/"))
+        return settings.table(base.table.removeprefix("records/")).model_copy(update=is_as)
     except ConfigError:
         known = remembered(lake.lineage(base).params)
-        plain = TableSettings.model_validate({"source": "-", "partition_by": lake.partitioning(base)})
-        return plain.model_copy(update={"subjects": known})
+        return TableSettings(source=("-",)).model_copy(update={**is_as, "subjects": known})
 
 
-def _groups(small: Iterable[Part]) -> Iterator[list[Part]]:
-    """Files to be joined: of one partition, up to the target size, at least so many that it pays."""
+def _n_held_bytes(part: Part) -> int:
+    """About what a file's rows take in memory, by its footer: what lies small on the disk may be large there."""
+    fs, path = filesystem(part.uri)
+    with fs.open(path, "rb") as file:
+        metadata = pq.read_metadata(file)
+    return sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+
+
+def _groups(small: Iterable[Part], sizes: Mapping[str, int]) -> Iterator[list[Part]]:
+    """Files to be joined: of one partition, up to the target size (`sizes`: bytes in memory by path), at least so many that it
+    pays."""
     by_partition: dict[tuple[tuple[str, str | None], ...], list[Part]] = defaultdict(list)
     for part in small:
         by_partition[tuple(sorted(part.file.partition.items()))].append(part)
     for files in by_partition.values():
         if len(files) >= MIN_FILES:
-            yield from (group for group in _filled(files) if len(group) > 1)
+            yield from (group for group in _filled(files, sizes) if len(group) > 1)
 
 
-def _filled(files: Sequence[Part]) -> Iterator[list[Part]]:
+def _filled(files: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[list[Part]]:
     held, n_bytes, n_rows = list[Part](), 0, 0
     for part in files:
-        if held and (n_bytes + part.file.n_bytes > _GROUP_BYTES or n_rows + part.file.n_rows > parts.TARGET_ROWS):
+        size = sizes[part.file.path]
+        if held and (n_bytes + size > parts.TARGET_BYTES or n_rows + part.file.n_rows > parts.TARGET_ROWS):
             yield held
             held, n_bytes, n_rows = [], 0, 0
         held.append(part)
-        n_bytes, n_rows = n_bytes + part.file.n_bytes, n_rows + part.file.n_rows
+        n_bytes, n_rows = n_bytes + size, n_rows + part.file.n_rows
     yield held
 
 

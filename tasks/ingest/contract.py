@@ -82,6 +82,11 @@ def refuse_unruly(table: str, section: TableSettings, schema: pa.Schema) -> None
         if column not in schema.names:
             raise ColumnError(_missing(table, column, schema.names))
         kind = schema.field(column).type
+        if _has_numbers(kind) and _is_textual(contract):
+            raise ColumnError(
+                f"table {table}, contract: column {column!r} is {kind}, and its rule names text. "
+                "Write the rule's values as numbers, or give the column the type string under `types`"
+            )
         if _is_numeric(contract) and not (_has_numbers(kind) or pt.is_string(kind)):
             raise ColumnError(
                 f"table {table}, contract: column {column!r} is {kind}, and its rule names numbers. "
@@ -105,6 +110,20 @@ def _missing(table: str, column: str, names: Sequence[str]) -> str:
 def _is_numeric(contract: ColumnContract) -> bool:
     values = (*(contract.range or ()), *(contract.allowed or ()))
     return any(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _is_textual(contract: ColumnContract) -> bool:
+    """Whether a range or a set names nothing but text that is no number; an empty text is an open end."""
+    named = [value for values in (contract.range, contract.allowed) for value in values or () if value is not None and value != ""]
+    return bool(named) and not any(_is_number(value) for value in named)
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _has_numbers(kind: pa.DataType) -> bool:

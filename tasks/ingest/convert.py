@@ -46,6 +46,8 @@ def as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
     `bad_text`."""
     if column.type == kind:
         return column
+    if column.null_count == len(column):
+        return pa.nulls(len(column), kind)
     if pa.types.is_dictionary(column.type):
         return as_type(column.dictionary_decode(), kind)
     if pa.types.is_run_end_encoded(column.type):
@@ -58,9 +60,14 @@ def as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return column.cast(pa.int64())
     if pa.types.is_struct(kind) and pa.types.is_struct(column.type):
         return _struct(column, kind)
-    if pa.types.is_list(kind) and pa.types.is_nested(column.type.value_type):
+    if pa.types.is_list(kind) and (pa.types.is_nested(column.type.value_type) or _holds_nothing(column)):
         return pa.array(column.to_pylist(), kind)
     return column.cast(kind)
+
+
+def _holds_nothing(lists: pa.ListArray) -> bool:
+    values = lists.flatten()
+    return values.null_count == len(values)
 
 
 def _to_text(column: pa.Array) -> pa.Array:

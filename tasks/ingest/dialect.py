@@ -28,10 +28,11 @@ SEPARATORS = ",\t;|"
 _SAMPLE = 1000  # records that a guess is taken from
 _AGREE, _MOSTLY = 0.5, 0.9  # fractions of them that have as many fields as the first
 _FEW = 3
+_MOMENTS = scan.DATE | scan.STAMP | scan.INSTANT
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _SEP_LINE = re.compile(rb'\A"?sep=([^\r\n])"?[ \t]*(?:\r\n|\n|\r)', re.IGNORECASE)
 _HASH_LINES = re.compile(rb"\A(?:(?:#[^\r\n]*)?(?:\r\n|\n|\r))*")
-_APOSTROPHE = re.compile(rb"(?:\A|[\r\n,\t;|])'")
+_BEFORE_QUOTE = b"\r\n,\t;|"
 _NOTHING = scan.NULL | scan.WORD | scan.NAN
 _NUMBER = scan.INT | scan.BIG | scan.HUGE | scan.DOUBLE | scan.INF
 _CLASSES = (_NUMBER, scan.DATE, scan.STAMP | scan.INSTANT)
@@ -180,6 +181,12 @@ def _renamed(names: Sequence[str], unique: Sequence[str]) -> tuple[str, ...]:
 # --- what is told -----------------------------------------------------------------------------------------------------------
 
 
+def refuse_options(options: ReadSettings) -> None:
+    """Raise `ConfigError` for separators, quotes and comments that cannot be meant, and for an encoding that is none."""
+    encoding_of(b"", options.encoding)
+    _check(options)
+
+
 def _check(options: ReadSettings) -> None:
     told = {"separator": options.separator, "quote": options.quote, "comment": options.comment}
     for key, value in told.items():
@@ -238,12 +245,20 @@ def _layout(data: bytes, options: ReadSettings, last: bool) -> _Layout:
     """The separator and the quote that the records agree on."""
     if options.quote is not None:
         return _separated(data, options, options.quote, last)
-    if options.separator != "'" and options.comment != "'" and _APOSTROPHE.search(data):
+    if options.separator != "'" and options.comment != "'" and _opens_with_apostrophe(data):
         found = _separated(data, options, "'", last)
         if _is_quoted(found):
             return found
     quote = "" if '"' in (options.separator, options.comment) else '"'
     return _separated(data, options, quote, last)
+
+
+def _opens_with_apostrophe(data: bytes) -> bool:
+    """Whether an apostrophe stands where a field may begin."""
+    at = data.find(b"'")
+    while at > 0 and data[at - 1] not in _BEFORE_QUOTE:
+        at = data.find(b"'", at + 1)
+    return at >= 0
 
 
 def _separated(data: bytes, options: ReadSettings, quote: str, last: bool) -> _Layout:
@@ -310,9 +325,11 @@ def _is_even(field: bytes) -> bool:
 def _is_data(sample: Fields) -> bool:
     """Whether the first record is certainly no header: all of its fields are numbers, days, times or nothing, as in the records
     below; and it is no row of different whole numbers, as years, places and ids are in a header, or of numbers that rise or fall
-    all along, as wavelengths are."""
+    all along, as wavelengths are. One field that is a day or a time over a column of such is enough: no header has that."""
     if sample.num_rows < 2:
         return False
+    if _has_moment_over_moments(sample):
+        return True
     first = list[int]()
     for kind in _kinds(sample, slice(0, 1)):
         if not _class(kind) and not kind & _NOTHING:
@@ -325,6 +342,11 @@ def _is_data(sample: Fields) -> bool:
     values = [float(_spelled(sample, place, 0)) for place, kind in enumerate(first) if _class(kind)]
     is_whole = not any(kind & scan.DOUBLE for kind in first)
     return not _may_be_names(values, is_whole)
+
+
+def _has_moment_over_moments(sample: Fields) -> bool:
+    firsts, others = _kinds(sample, slice(0, 1)), _kinds(sample, slice(1, None))
+    return any(first & _MOMENTS and not rest & ~(_MOMENTS | _NOTHING) for first, rest in zip(firsts, others, strict=True))
 
 
 def _may_be_names(values: Sequence[float], is_whole: bool) -> bool:

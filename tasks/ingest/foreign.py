@@ -232,7 +232,7 @@ def _take_over(lake: Lake, settings: Settings, taking: _Taking, workers: Workers
     _refuse_columns(taking, schema)
     raw = RawFile(taking.table, taking.source, opened.n_bytes, f"version {opened.version}")
     job = Job(raw, lake.folder(records(taking.table)), taking.section)
-    site = Site(lake.folder("quarantine"), lake.keys, _suppressed(lake))
+    site = Site(lake.folder("quarantine"), lake.keys, ledger.suppressed(lake))
     taken = workers.map(take, _calls(opened.parts), schema, job, site)
     said = _said(taking, opened, taken)
     _check(lake, taking, said)
@@ -257,14 +257,6 @@ def _refuse_columns(taking: _Taking, schema: pa.Schema) -> None:
     text = taking.section.text
     if text is not None and text not in schema.names:
         raise ColumnError(f"table {taking.table}, text: there is no column {text!r}. It has: {', '.join(schema.names)}")
-
-
-def _suppressed(lake: Lake) -> frozenset[str]:
-    """The tokens of everybody who asked to be erased, whatever the state of the request."""
-    if not lake.exists("requests"):
-        return frozenset()
-    tokens = lake.read(lake.snapshot("requests"), ["subject"]).column("subject").to_pylist()
-    return frozenset(token for token in tokens if token)
 
 
 def _said(taking: _Taking, opened: ForeignTable, taken: Sequence[Taken]) -> dict[str, Any]:

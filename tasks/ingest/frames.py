@@ -17,6 +17,7 @@ from infra.files import SOURCE, Folder, Part, filesystem, read_part, source_key,
 from infra.ids import I64
 from tasks.ingest import archives, contract, parts, rows, unique
 from tasks.ingest.blocks import Block, Reject
+from tasks.ingest.columns import ColumnError
 from tasks.ingest.content import ContentReader, Segment
 from tasks.ingest.convert import as_type, from_text
 from tasks.ingest.infer import Shape, columns_of, schema_of
@@ -329,24 +330,29 @@ def _again(
     job, part = item
     user = schema or pa.schema([field for field in part.schema if field.name != "row_id"])
     batches = (change(batch.drop_columns(["row_id"])) for batch in read_part(part, with_source=True))
-    kept = (rows.suppress(batch, job.table.subjects, site.keys, site.suppressed)[0] for batch in batches)
-    return parts.data_files(job, user, kept, site.keys, mixed=True)
+    return parts.data_files(job, user, batches, site.keys, mixed=True)
 
 
 def _recast(batch: pa.RecordBatch, target: Target) -> pa.RecordBatch:
     """Rows as the target's schema has them, with their sources."""
-    arrays = list[pa.Array]()
     present = {name.lower(): batch.column(name) for name in batch.schema.names}
-    for field in target.schema:
-        column = present.get(field.name.lower())
-        if column is None:
-            arrays.append(pa.nulls(batch.num_rows, field.type))
-        elif pa.types.is_string(column.type) and not pa.types.is_string(field.type):
-            arrays.append(from_text(column, field.type, target.known[field.name.lower()].mask))
-        else:
-            arrays.append(as_type(column, field.type))
+    arrays = [_recast_column(present.get(field.name.lower()), batch.num_rows, field, target) for field in target.schema]
     fields = [*target.schema, batch.schema.field(SOURCE)]
     return pa.RecordBatch.from_arrays([*arrays, batch.column(SOURCE)], schema=pa.schema(fields))
+
+
+def _recast_column(column: pa.Array | None, n_rows: int, field: pa.Field, target: Target) -> pa.Array:
+    if column is None:
+        return pa.nulls(n_rows, field.type)
+    try:
+        if pa.types.is_string(column.type) and not pa.types.is_string(field.type):
+            return from_text(column, field.type, target.known[field.name.lower()].mask)
+        return as_type(column, field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        raise ColumnError(
+            f"column {field.name!r}: rows whose raw files are gone hold values that are no {field.type}. Take its type out of "
+            "lethe.toml, put the files back, or give those rows up with: lethe ingest --prune"
+        ) from None
 
 
 def reline(item: tuple[Part, str, int], folder: Folder) -> DataFile:

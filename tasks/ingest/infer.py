@@ -16,6 +16,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from infra.files import SOURCE
 from tasks.ingest import scan
 
 _KINDS = scan.BOOL | scan.INT | scan.BIG | scan.HUGE | scan.DOUBLE | scan.INF | scan.DATE | scan.STAMP | scan.INSTANT
@@ -118,6 +119,9 @@ def _nested(shape: Shape, kinds: int, depth: int) -> pa.DataType:
 # --- names ------------------------------------------------------------------------------------------------------------------
 
 
+OURS = ("row_id", SOURCE)  # columns of Lethe's own: a file's of that name gets another
+
+
 def unique_names(names: Sequence[str], taken: Iterable[str] = ("row_id",)) -> list[str]:
     """Column names without blanks around them, unique whatever their case: a, a_2, column_3; `row_id` is ours, the file's is
     row_id_."""
@@ -125,7 +129,7 @@ def unique_names(names: Sequence[str], taken: Iterable[str] = ("row_id",)) -> li
     result = list[str]()
     for place, raw in enumerate(names, 1):
         name = " ".join(raw.split()) or f"column_{place}"
-        name = "row_id_" if name.lower() == "row_id" else name
+        name = f"{name}_" if name.lower() in OURS else name
         base, n = name, 1
         while name.lower() in seen:
             n += 1

@@ -13,15 +13,16 @@ from tasks.ingest.plan import Plan, Target
 from tasks.ingest.rows import table_schema
 
 
-def enforced(run: Run, plan: Plan, wanted: Target, written: Sequence[Written]) -> list[Written]:
-    """What was written of a table, without the rows that break a key. Files have the table's types by now."""
+def enforced(run: Run, plan: Plan, wanted: Target, written: Sequence[Written], gone: Sequence[str]) -> list[Written]:
+    """What was written of a table, without the rows that break a key. Files have the table's types by now; `gone` are the uris of
+    files that leave in the same commit."""
     rules = unique.key_rules(run.settings.table(plan.table))
     if not rules:
         return list(written)
-    sources = {source_key(reading.raw.uri) for one in written for reading in one.readings}
+    sources = {source_key(uri) for uri in (*gone, *(reading.raw.uri for one in written for reading in one.readings))}
     base = run.lake.snapshot(records(plan.table)) if run.lake.exists(records(plan.table)) else None
-    more, gone = exchanged(run, plan, wanted, base, sources)
-    stays = [] if base is None or wanted.rewrite else [part for part in run.lake.parts(base) if part.file not in gone]
+    more, replaced = exchanged(run, plan, wanted, base, sources)
+    stays = [] if base is None or wanted.rewrite else [part for part in run.lake.parts(base) if part.file not in replaced]
     new = _parts(run, plan.table, wanted, [file for one in written for file in one.files])
     with run.lake.scratch() as scratch:
         old = [*stays, *_parts(run, plan.table, wanted, more)]

@@ -80,3 +80,11 @@ def _write(lake: Lake, ledger: Ledger, base: Snapshot) -> None:
     files = [write_part(lake.folder(TABLE), [batch], SOURCES)] if entries else []
     key = key_of("sources", [[e.table, e.uri, e.content_digest] for e in entries])
     lake.commit(TABLE, SOURCES, files, lineage=Lineage("ingest", key, ""), overwrite=True, expect=base)
+
+
+def suppressed(lake: Lake) -> frozenset[str]:
+    """The tokens of everybody who asked to be erased, whatever the state of the request: they do not come back."""
+    if not lake.exists("requests"):
+        return frozenset()
+    tokens = lake.read(lake.snapshot("requests"), ["subject"]).column("subject").to_pylist()
+    return frozenset(token for token in tokens if token)

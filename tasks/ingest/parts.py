@@ -98,17 +98,20 @@ def _partitions(
         yield {}, batches
         return
     table = pa.Table.from_batches(batches).combine_chunks()
-    codes = _codes([table.column(name).combine_chunks() for name in columns])
+    # A file may lack a column that its table has: NULL there.
+    known = {name: table.column(name) for name in columns if name in table.column_names}
+    codes = _codes([column.combine_chunks() for column in known.values()], table.num_rows)
     order = np.argsort(codes, kind="stable")
     ends = np.flatnonzero(np.diff(codes[order])) + 1
     for places in np.split(order, ends):
-        part = table.take(pa.array(places))
-        yield {name: partition_text(part.column(name)[0].as_py()) for name in columns}, part.to_batches()
+        first = int(places[0])
+        values = {name: partition_text(known[name][first].as_py()) if name in known else None for name in columns}
+        yield values, table.take(pa.array(places)).to_batches()
 
 
-def _codes(columns: list[pa.Array]) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _codes(columns: list[pa.Array], n_rows: int) -> np.ndarray[Any, np.dtype[np.int64]]:
     """One number a row, equal where all the columns are."""
-    codes = np.zeros(len(columns[0]), np.int64)
+    codes = np.zeros(n_rows, np.int64)
     for column in columns:
         encoded = pc.dictionary_encode(column, null_encoding="encode")
         codes = codes * len(encoded.dictionary) + np.asarray(encoded.indices)

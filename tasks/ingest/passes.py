@@ -336,7 +336,7 @@ class Pass:
         if self._reader.is_text:
             batch = rows.trimmed(batch, self.job.table.subjects)
         batch, lines = self._suppressed(batch, lines)
-        if self._reader.is_text:
+        if self._reader.is_text and target.forced:
             batch, lines, rejects = forced.apply(batch, target.forced, lines, self.job.table.reading)
             self._reject(rejects)
         batch, lines, rejects = contract.check(batch, lines, target.rules)

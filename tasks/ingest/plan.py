@@ -71,8 +71,9 @@ def _plan(table: str, files: tuple[RawFile, ...], entries: dict[str, Entry], opt
     todo = tuple(raw for raw in files if raw.uri not in entries or entries[raw.uri].options != options)
     known = set(files) - set(todo)
     changed = [raw for raw in files if raw in known and not _is_same(raw, entries[raw.uri])]
-    mended = tuple(raw for raw in changed if entries[raw.uri].stopped)
-    return Plan(table, files, (*todo, *mended), tuple(raw for raw in changed if not entries[raw.uri].stopped), entries)
+    # What stopped a file may have changed with any other file.
+    stopped = tuple(raw for raw in files if raw in known and entries[raw.uri].stopped and (todo or changed))
+    return Plan(table, files, (*todo, *stopped), tuple(raw for raw in changed if raw not in stopped), entries)
 
 
 def _is_same(raw: RawFile, entry: Entry) -> bool:

@@ -18,7 +18,7 @@ from tasks.ingest import scan
 from tasks.ingest.blocks import INVALID_UTF8, Block, Reject, as_text, is_utf8
 from tasks.ingest.columns import ColumnError, nested
 from tasks.ingest.convert import json_text
-from tasks.ingest.infer import Shape, Shapes, join, join_all, text_shape
+from tasks.ingest.infer import OURS, Shape, Shapes, join, join_all, text_shape
 from tasks.ingest.streams import Unreadable
 
 MAX_LINE_BYTES = 256 << 20
@@ -133,7 +133,7 @@ def _columns(row: Row) -> Row | str:
 
 def _column_name(key: str) -> str:
     name = key if key and key.isidentifier() else " ".join(key.split()) or "column"
-    return "row_id_" if name.lower() == "row_id" else name
+    return f"{name}_" if name.lower() in OURS else name
 
 
 def _depth(value: Any) -> int:

@@ -37,12 +37,12 @@ def read(run: Run, raws: Iterable[RawFile]) -> list[Written]:
     """The first reading of raw files: written with their own types."""
     written = _read(run, packs(run.job(raw) for raw in raws))
     cut = [one for one in written if one.pack.segment.n > 1]
-    again = {reading.raw for reading in by_file(cut).values() if reading.again or reading.is_other}
+    again = {raw for raw, reading in _by_raw(cut).items() if reading.again or reading.is_other}
     for one in cut:
         if one.pack.jobs[0].raw in again:
             discard(run, one)
     whole = [one for one in written if one.pack.jobs[0].raw not in again]
-    return _relined(run, whole) + _read(run, [Pack((run.job(raw),)) for raw in sorted(again)])
+    return relined(run, whole, whole) + _read(run, [Pack((run.job(raw),)) for raw in sorted(again)])
 
 
 def _read(run: Run, work: Sequence[Pack]) -> list[Written]:
@@ -56,12 +56,16 @@ def _names(call: Sequence[Pack]) -> str:
 
 
 def by_file(written: Iterable[Written]) -> dict[str, Reading]:
-    """One reading a raw file, by uri; those of segments are joined in their order."""
-    found: dict[str, list[tuple[int, Reading]]] = defaultdict(list)
+    """One reading a raw file of one table, by uri; those of segments are joined in their order."""
+    return {raw.uri: reading for raw, reading in _by_raw(written).items()}
+
+
+def _by_raw(written: Iterable[Written]) -> dict[RawFile, Reading]:
+    found: dict[RawFile, list[tuple[int, Reading]]] = defaultdict(list)
     for one in written:
         for reading in one.readings:
-            found[reading.raw.uri].append((one.pack.segment.index, reading))
-    return {uri: joined([reading for _, reading in sorted(ones, key=lambda one: one[0])]) for uri, ones in found.items()}
+            found[reading.raw].append((one.pack.segment.index, reading))
+    return {raw: joined([reading for _, reading in sorted(ones, key=lambda one: one[0])]) for raw, ones in found.items()}
 
 
 def discard(run: Run, written: Written) -> None:
@@ -73,15 +77,16 @@ def discard(run: Run, written: Written) -> None:
 # --- segments -----------------------------------------------------------------------------------------------------------------
 
 
-def _relined(run: Run, written: Sequence[Written]) -> list[Written]:
-    """Segments count their lines from 1: their rejects get the numbers that the lines have in the file."""
+def relined(run: Run, fresh: Sequence[Written], known: Sequence[Written]) -> list[Written]:
+    """Segments count their lines from 1: the rejects of what was just written get the numbers that the lines have in the file.
+    `known`: all segments of the files, whenever they were written."""
     before = dict[tuple[RawFile, int], int]()
     n_lines: dict[RawFile, int] = defaultdict(int)
-    for one in sorted(written, key=lambda one: one.pack.segment.index):
+    for one in sorted(known, key=lambda one: one.pack.segment.index):
         raw = one.pack.jobs[0].raw
         before[raw, one.pack.segment.index] = n_lines[raw]
         n_lines[raw] += one.readings[0].n_lines
-    return [_moved(run, one, before[one.pack.jobs[0].raw, one.pack.segment.index]) for one in written]
+    return [_moved(run, one, before[one.pack.jobs[0].raw, one.pack.segment.index]) for one in fresh]
 
 
 def _moved(run: Run, written: Written, n_lines: int) -> Written:

@@ -20,19 +20,22 @@ from infra.contracts import DataFile, LetheError, Snapshot
 from infra.discretion import discreet
 from infra.lake import Lake
 from infra.lineage import code_digest
-from infra.settings import Settings
+from infra.settings import ConfigError, Settings
 from tasks.ingest import frames, keys, ledger, readings
 from tasks.ingest.columns import is_unsettled, refuse_missing
 from tasks.ingest.commits import Run, commit_quarantine, commit_table, records
 from tasks.ingest.contract import refuse_unruly
+from tasks.ingest.dialect import refuse_options
+from tasks.ingest.forced import kinds_of
 from tasks.ingest.frames import Written
-from tasks.ingest.infer import Shapes, columns_of, schema_of, to_json
+from tasks.ingest.infer import Shapes, columns_of, from_json, join_all, schema_of, to_json
 from tasks.ingest.ledger import Entry, Ledger
 from tasks.ingest.passes import Reading, Site
 from tasks.ingest.plan import ADOPTED, Plan, Target, fits, groups, options_of, plans, remembered, target
 from tasks.ingest.sources import RawFile, SourceError, raw_files, why_empty
 
 _COMMITTERS = 4
+_UNKNOWN = -1  # the size of a file that no listing finds
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,11 +85,13 @@ def ingest(
     lake = Lake.open(settings)
     known = ledger.read(lake)
     listing = raw_files(settings, tables)
+    _refuse_options(settings, listing)
     planned = plans(listing, known, {name: options_of(settings.table(name)) for name in listing})
     _refuse_empty(settings, planned, prune=prune)
     report = _Report(progress, len(planned))
     with connect(scheduler) as workers:
-        run = Run(lake, settings, workers, _site(lake), code_digest("tasks.ingest"))
+        site = Site(lake.folder("quarantine"), lake.keys, ledger.suppressed(lake))
+        run = Run(lake, settings, workers, site, code_digest("tasks.ingest"))
         work = [plan for plan in planned if not _is_settled(run, plan, prune=prune)]
         for group in groups(work):
             started = time.monotonic()
@@ -110,6 +115,10 @@ class _Report:
 
     def done(self, table: str, snapshot: Snapshot) -> None:
         self.snapshots[table] = snapshot
+        self.skipped(table)
+
+    def skipped(self, table: str) -> None:
+        """Count a table, whatever became of it."""
         self._n_done += 1
         if self._progress is not None:
             self._progress(table, self._n_done, self._n)
@@ -122,12 +131,14 @@ class _Report:
             raise QuarantineLimit("; ".join(self.failures))
 
 
-def _site(lake: Lake) -> Site:
-    """Where rejects go, and who asked to be erased: whatever the state of the request, these subjects do not come back."""
-    tokens = frozenset[str]()
-    if lake.exists("requests"):
-        tokens = frozenset(t for t in lake.read(lake.snapshot("requests"), ["subject"]).column("subject").to_pylist() if t)
-    return Site(lake.folder("quarantine"), lake.keys, tokens)
+def _refuse_options(settings: Settings, tables: Iterable[str]) -> None:
+    """Options of readers that cannot be meant are refused before anything is read, under the heading where they stand."""
+    for section, table in {settings.section(name): settings.table(name) for name in tables}.items():
+        try:
+            kinds_of(table.types)
+            refuse_options(table)
+        except ConfigError as error:
+            raise ConfigError(f"lethe.toml: {section}: {error}") from None
 
 
 def _refuse_empty(settings: Settings, planned: Iterable[Plan], *, prune: bool) -> None:
@@ -198,16 +209,18 @@ def _group(run: Run, group: Sequence[Plan], report: _Report, *, prune: bool) -> 
     same = readings.unchanged(run, doubtful)
     work = _Work({plan.table: [] for plan in group}, {plan.table: {} for plan in group})
     work.take(readings.read(run, [raw for plan in group for raw in (*plan.todo, *plan.doubtful) if raw not in same]))
-    work.targets = {plan.table: _target(run, plan, work) for plan in group}
+    work.targets = {plan.table: _target(run, plan, work, prune=prune) for plan in group}
     _read_the_others(run, group, work)
     _stop(run, work)
     for plan in group:
         _refuse_columns(run, plan, work.targets[plan.table].schema, work)
     _second_reading(run, work)
     for plan in group:
-        work.put(plan.table, keys.enforced(run, plan, work.targets[plan.table], work.written[plan.table]))
+        gone = [entry.uri for entry in plan.vanished if prune]
+        work.put(plan.table, keys.enforced(run, plan, work.targets[plan.table], work.written[plan.table], gone))
     kept = [plan for plan in group if not _fails(run, plan, work, report)]
     pruned = [(plan.table, entry.uri) for plan in kept if prune for entry in plan.vanished]
+    ledger.merge(run.lake, [entry for plan in kept for entry in _doubts(run, plan, work, prune=prune)])
     _commit_all(run, kept, work, pruned, report)
     touched = [_touched(plan.entries[raw.uri], raw) for plan in group for raw in plan.doubtful if raw in same]
     return [*touched, *(entry for plan in kept for entry in _entries(run, plan, work))], pruned
@@ -218,7 +231,10 @@ def _touched(entry: Entry, raw: RawFile) -> Entry:
     return replace(entry, n_bytes=raw.n_bytes, modified=raw.modified)
 
 
-def _target(run: Run, plan: Plan, work: _Work) -> Target:
+def _target(run: Run, plan: Plan, work: _Work, *, prune: bool) -> Target:
+    if prune:
+        gone = {entry.uri for entry in plan.vanished}
+        plan = replace(plan, entries={uri: entry for uri, entry in plan.entries.items() if uri not in gone})
     found = list(work.readings[plan.table].values())
     section, table = run.settings.table(plan.table), records(plan.table)
     if not run.lake.exists(table):
@@ -250,7 +266,7 @@ def _stop(run: Run, work: _Work) -> None:
         if wanted.stopped:
             again, kept = readings.without_stopped(run, work.written[table], wanted)
             work.written[table] = kept
-            work.take(run.workers.map(frames.write, again, {table: wanted}, run.site))
+            _write_again(run, work, again)
             work.stopped[table] = readings.quarantine_stopped(run, table, wanted.stopped)
 
 
@@ -260,7 +276,13 @@ def _second_reading(run: Run, work: _Work) -> None:
     for old in again:
         readings.discard(run, old)
         work.written[old.pack.table].remove(old)
-    work.take(run.workers.map(frames.write, again, work.targets, run.site))
+    _write_again(run, work, again)
+
+
+def _write_again(run: Run, work: _Work, packs: Sequence[Written]) -> None:
+    """Write packs with their tables' types; the lines of segments are counted over their files."""
+    fresh = run.workers.map(frames.write, packs, work.targets, run.site)
+    work.take(readings.relined(run, fresh, [*fresh, *(one for ones in work.written.values() for one in ones)]))
 
 
 def _refuse_columns(run: Run, plan: Plan, schema: pa.Schema, work: _Work) -> None:
@@ -281,6 +303,8 @@ def _fails(run: Run, plan: Plan, work: _Work, report: _Report) -> bool:
         return False
     for one in work.written[plan.table]:
         readings.discard(run, one)
+    frames.discard(run.site.quarantine, work.stopped.get(plan.table, []))
+    report.skipped(plan.table)
     report.failures.append(
         f"table {plan.table}: {n_bad} of {n_bad + n_good} rows would go to quarantine, more than max_quarantine_fraction = "
         f"{limit}; nothing of it was committed. Correct its files, its contract or the limit in lethe.toml"
@@ -304,6 +328,20 @@ def _commit_all(run: Run, group: Sequence[Plan], work: _Work, pruned: Sequence[t
     with ThreadPoolExecutor(_COMMITTERS) as pool:
         for plan, snapshot in zip(group, pool.map(one, group), strict=True):
             report.done(plan.table, snapshot)
+
+
+def _doubts(run: Run, plan: Plan, work: _Work, *, prune: bool) -> list[Entry]:
+    """What the ledger says of files while they are committed: nobody knows yet with which content they are in the table. A run
+    that is killed now leaves entries that no file matches, so that the next one reads the files again, whatever they are then."""
+    read = {entry.uri: entry for entry in _entries(run, plan, work)}
+    met = [_either(plan.entries[uri], entry) if uri in plan.entries else entry for uri, entry in read.items()]
+    gone = plan.vanished if prune else []
+    return [replace(entry, n_bytes=_UNKNOWN, content_digest="") for entry in (*met, *gone)]
+
+
+def _either(old: Entry, new: Entry) -> Entry:
+    """A file that has one content or the other, with the columns of both."""
+    return replace(old, columns=to_json(join_all([from_json(old.columns), from_json(new.columns)])))
 
 
 def _entries(run: Run, plan: Plan, work: _Work) -> list[Entry]:

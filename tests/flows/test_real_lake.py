@@ -11,22 +11,16 @@ from flows.quarantine import quarantine_report
 from infra.settings import load_settings
 from tasks.ingest.task import ingest
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(1800),
-    pytest.mark.skipif(not DATA.is_dir(), reason="the shared data are not here"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def test_every_file_of_the_packs_is_accounted_for(tmp_path: Path) -> None:
+def test_every_file_of_the_packs_is_accounted_for(tmp_path: Path, shared_data: Path) -> None:
     sections = {"lake": "lake/*.tar.gz", "subjects": "subjects.tar.gz", "text": "text/*"}
-    text = "".join(f'[collections.{name}]\nsource = "{DATA / source}"\n' for name, source in sections.items())
+    text = "".join(f'[collections.{name}]\nsource = "{shared_data / source}"\n' for name, source in sections.items())
     (tmp_path / "lethe.toml").write_text(text, encoding="utf-8")
     results = ingest.fn(load_settings(tmp_path))
-    packs = [*(DATA / "lake").glob("*.tar.gz"), DATA / "subjects.tar.gz"]
-    assert len(results) == sum(_n_data_files(pack) for pack in packs) + len(list((DATA / "text").iterdir()))
+    packs = [*(shared_data / "lake").glob("*.tar.gz"), shared_data / "subjects.tar.gz"]
+    assert len(results) == sum(_n_data_files(pack) for pack in packs) + len(list((shared_data / "text").iterdir()))
     report = quarantine_report(tmp_path, None)
     assert report.adds_up
     assert (report.n_rows, report.n_quarantined) == (sum(r.rows for r in results), sum(r.quarantined for r in results))
@@ -38,4 +32,4 @@ def test_every_file_of_the_packs_is_accounted_for(tmp_path: Path) -> None:
 
 def _n_data_files(pack: Path) -> int:
     with tarfile.open(pack) as tar:
-        return sum(member.isfile() and member.name.endswith((".csv", ".parquet", ".jsonl")) for member in tar)
+        return sum(member.isfile() and member.name.endswith((".csv", ".parquet", ".json")) for member in tar)

@@ -6,12 +6,15 @@ import datetime as dt
 import json
 from collections.abc import Sequence
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
+from deltalake import Schema as DeltaSchema
+from deltalake.transaction import create_table_with_add_actions
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -99,6 +102,122 @@ def test_a_table_written_anew_is_an_ordinary_delta_table(tmp_path: Path) -> None
     after.create_checkpoint()
     assert [f.partition for f in deltas.files_of(deltas.open_table(uri))] == [{"city": "a"}]
     assert len(deltas.files_of(deltas.open_table(uri, 0))) == 2
+    assert deltas.open_table(uri).metadata().id == table.metadata().id
+
+
+# --- first versions -------------------------------------------------------------------------------------------------------
+
+NAIVE = dt.datetime(2020, 1, 1, 10)
+KINDS: dict[str, tuple[pa.DataType, Any]] = {
+    "bool": (pa.bool_(), True),
+    "int64": (pa.int64(), 7),
+    "double": (pa.float64(), 0.5),
+    "string": (pa.string(), "𠀀"),
+    "date32": (pa.date32(), dt.date(2020, 1, 1)),
+    "local time": (pa.timestamp("us"), NAIVE),
+    "time": (pa.timestamp("us", "UTC"), NAIVE.replace(tzinfo=dt.UTC)),
+    "decimal": (pa.decimal128(20, 0), Decimal(5)),
+    "list": (pa.list_(pa.int64()), [1, 2]),
+    "struct": (pa.struct([("a", pa.int64())]), {"a": 1}),
+    "local time in a struct in a list": (pa.list_(pa.struct([("t", pa.timestamp("us"))])), [{"t": NAIVE}]),
+    "local time in a map": (pa.map_(pa.string(), pa.timestamp("us")), [("k", NAIVE)]),
+}
+
+
+@given(
+    names=st.lists(
+        st.sampled_from([name for name in KINDS if "map" not in name]), unique=True
+    ),  # it cannot make a table of those
+    bounded=st.booleans(),
+    app_id=st.none() | st.text(st.characters(codec="utf-8"), max_size=4),
+)
+@hypothesis_settings(max_examples=25)
+def test_a_first_version_is_that_of_the_library(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], bounded: bool, app_id: str | None
+) -> None:
+    ours, theirs = (str(tmp_path_factory.mktemp(name)) for name in ("ours", "theirs"))
+    schema = pa.schema([("row_id", pa.int64()), ("city", pa.string()), *((name, KINDS[name][0]) for name in names)])
+    stats = {"row_id": {"min": 1, "max": 5, "n_nulls": 0}} if bounded else {}
+    files = [
+        DataFile(f"part-{place}.parquet", 2, 9, "2:00", stats, "", {"city": city}) for place, city in enumerate(["𠀀", None])
+    ]
+    meta = {"digest": "x", "said": "𠀀"}
+    deltas.create(ours, schema, files, partition_by=["city"], meta=meta, app_id=app_id)
+    create_table_with_add_actions(
+        theirs,
+        DeltaSchema.from_arrow(schema),
+        deltas.add_actions(files),
+        mode="error",
+        partition_by=["city"],
+        configuration=deltas.open_table(ours).metadata().configuration,
+        commit_properties=deltas.properties(meta, app_id),
+    )
+    assert [state_of(ours), deltas.said_by(ours, 0)] == [state_of(theirs), meta]
+    assert app_id is None or DeltaTable(ours).transaction_version(app_id) == DeltaTable(theirs).transaction_version(app_id) == 1
+
+
+def state_of(uri: str) -> list[Any]:
+    """What the library says of a table, but for when and under which id it was made."""
+    table = DeltaTable(uri)
+    actions = pa.table(table.get_add_actions()).drop_columns(["modification_time"]).sort_by("path").to_pylist()
+    protocol, metadata = table.protocol(), table.metadata()
+    told = [metadata.configuration, metadata.partition_columns, metadata.name, metadata.description]
+    return [table.version(), table.schema(), protocol, told, actions, deltas.files_of(table)]
+
+
+@pytest.mark.parametrize("new", KINDS)
+def test_a_column_of_any_type_may_come_later(tmp_path: Path, new: str) -> None:
+    uri = str(tmp_path)
+    rows, file = one_file(uri, "int64", {"city": "𠀀"})
+    deltas.create(uri, rows.schema, [file], partition_by=["city"], meta={"digest": "x"}, app_id=None)
+    before = deltas.open_table(uri)
+    wider = rows.schema.append(pa.field("more", KINDS[new][0]))
+    after = deltas.add_columns(uri, before, deltas.new_columns(before, wider), {"digest": "x", "carried": True})
+    assert (after.version(), deltas.said_by(uri, 1)["carried"], deltas.partition_columns(after)) == (1, True, ["city"])
+    assert (after.metadata().id, after.metadata().configuration) == (before.metadata().id, before.metadata().configuration)
+    values = pa.array([KINDS[new][1], None], KINDS[new][0])
+    more = rows.append_column("more", values)
+    file = write_part(Folder(uri, KEY), more.to_batches(), wider, partition={"city": "𠀀"})
+    assert deltas.write(uri, after, wider, [file], [], overwrite=False, meta={"digest": "y"}, app_id=None) == 2
+    read = pa.table(DeltaTable(uri).scan().read_all()).select(wider.names).cast(wider)
+    assert sorted(map(str, read["more"].to_pylist())) == sorted(map(str, [*values.to_pylist(), None, None]))
+
+
+# --- types that change ----------------------------------------------------------------------------------------------------
+
+
+def one_file(uri: str, kind: str, partition: dict[str, str | None]) -> tuple[pa.Table, DataFile]:
+    of_type, value = KINDS[kind]
+    rows = pa.table({"row_id": pa.array([1, 2], pa.int64()), "city": ["𠀀", "𠀀"], "v": pa.array([value, None], of_type)})
+    return rows, write_part(Folder(uri, KEY), rows.to_batches(), rows.schema, stats=["row_id"], partition=partition)
+
+
+@pytest.mark.parametrize("old", KINDS)
+@pytest.mark.parametrize("partition", [{}, {"city": "𠀀"}], ids=["overwritten", "made anew"])
+def test_a_column_may_become_of_any_type(tmp_path: Path, old: str, partition: dict[str, str | None]) -> None:
+    for place, new in enumerate(KINDS):
+        uri = str(tmp_path / str(place))
+        rows, file = one_file(uri, old, {})
+        deltas.create(uri, rows.schema, [file], partition_by=(), meta={"digest": "x"}, app_id=None)
+        wanted, file = one_file(uri, new, partition)
+        said: dict[str, Any] = {"meta": {"digest": "y"}, "app_id": "one"}
+        seen = deltas.open_table(uri)
+        for _ in range(2):
+            if partition:
+                commit = partial(deltas.make_anew, uri, seen, wanted.schema, [file], partition_by=list(partition), **said)
+            else:
+                commit = partial(deltas.write, uri, seen, wanted.schema, [file], [], overwrite=True, **said)
+            if seen.version() == 0 and deltas.newest_version(uri) == 1:
+                with pytest.raises(deltas.Raced):
+                    commit()
+            else:
+                assert commit() == 1
+        after = DeltaTable(uri)
+        read = pa.table(after.scan().read_all()).select(wanted.schema.names).cast(wanted.schema)
+        assert (read.to_pylist(), after.version()) == (wanted.to_pylist(), 1), (old, new)
+        assert deltas.schema_of(after).field("v").type == wanted.schema.field("v").type
+        assert (deltas.said_by(uri, 1), after.transaction_version("one")) == ({"digest": "y"}, 1)
+        assert [f.partition for f in deltas.files_of(after)] == [partition]
 
 
 # --- the log --------------------------------------------------------------------------------------------------------------
@@ -114,7 +233,7 @@ def test_a_version_tells_what_its_own_commit_said(tmp_path: Path) -> None:
     for n in (0, 1, 8, 69):
         assert deltas.said_by(uri, n)["n"] == n
     assert [version for version, _ in deltas.sayings(uri, 69)] == list(range(69, -1, -1))
-    assert deltas.oldest_version(uri) == 0
+    assert (deltas.oldest_version(uri), deltas.newest_version(uri), deltas.newest_version(f"{uri}/none")) == (0, 69, None)
     assert deltas.committed_at(uri, 69) > 1.7e9
 
 
@@ -123,10 +242,10 @@ def test_every_commit_is_on_the_version_that_was_seen(tmp_path: Path) -> None:
     made(uri, rows, [{}])
     seen, later = deltas.open_table(uri), deltas.open_table(uri)
     file = write_part(Folder(uri, KEY), rows.to_batches(), rows.schema)
-    assert deltas.write(later, rows.schema, [file], [], overwrite=False, meta={"digest": "y"}, app_id=None) == 1
+    assert deltas.write(uri, later, rows.schema, [file], [], overwrite=False, meta={"digest": "y"}, app_id=None) == 1
     wider = deltas.new_columns(seen, rows.schema.append(pa.field("y", pa.string())))
     for commit in (
-        lambda: deltas.write(seen, rows.schema, [], [], overwrite=True, meta={}, app_id=None),
+        lambda: deltas.write(uri, seen, rows.schema, [], [], overwrite=True, meta={}, app_id=None),
         lambda: deltas.add_columns(uri, seen, wider, {}),
         lambda: deltas.set_properties(uri, deltas.open_table(uri, 0), deltas.RETENTIONS, {}),
         lambda: deltas.create(uri, rows.schema, [file], partition_by=(), meta={}, app_id=None),

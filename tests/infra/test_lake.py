@@ -471,6 +471,48 @@ def test_another_partitioning_wants_the_table_written_anew(make_lake: Callable[.
     put(lake, CITIES, key="other", overwrite=True)
 
 
+def test_a_table_is_partitioned_by_columns_that_it_has(make_lake: Callable[..., Lake]) -> None:
+    lake, said = make_lake(), Lineage("test", "k", "c")
+    bare = ROWS.schema
+    with pytest.raises(LetheError, match=r"records/t would be partitioned by year, city, which it does not have"):
+        lake.commit(TABLE, bare, [], lineage=said, partition_by=["year", "name", "city"])
+    assert not lake.exists(TABLE)
+    lake.commit(TABLE, CITIES.schema, by_city(lake, CITIES), lineage=said, partition_by=["city"])
+    for options in ({"partition_by": ["city"]}, {"partition_by": ["x"]}, {}):
+        with pytest.raises(LetheError, match="which it does not have"):
+            lake.commit(TABLE, bare.remove(1), [], lineage=said, overwrite=True, **options)
+    assert lake.read(lake.snapshot(TABLE)).num_rows == 6
+
+
+def test_times_without_a_zone_may_come_later_and_survive_a_purge(make_lake: Callable[..., Lake]) -> None:
+    lake, naive = make_lake(), dt.datetime(2020, 1, 1, 10)
+    old = put(lake, ROWS)
+    kinds = {"x": pa.timestamp("us"), "in": pa.list_(pa.struct([("t", pa.timestamp("us"))]))}
+    rows = pa.Table.from_pylist(
+        [{"row_id": 1, "x": naive, "in": [{"t": naive}]}, {"row_id": 2}], pa.schema([("row_id", pa.int64()), *kinds.items()])
+    )
+    new = put(lake, rows, key="times", overwrite=True, expect=old, app_id="a")
+    assert put(lake, rows, key="times", overwrite=True, app_id="a") == new == lake.snapshot(TABLE) == lake.find(TABLE, "times")
+    assert (new.version, new.digest, lake.read(new).to_pylist()) == (1, digest_of(lake, rows), rows.to_pylist())
+    assert lake.read(old).to_pylist() == ROWS.to_pylist()
+    assert put(lake, rows, key="more").n_rows == 4
+    assert put(lake, ROWS, key="back", overwrite=True).n_rows == 3
+    assert put(lake, rows, key="again", overwrite=True).n_rows == 2
+    with lake.writing():
+        lake.purge([TABLE])
+    assert lake.read(lake.snapshot(TABLE)).to_pylist() == rows.to_pylist()
+    assert DeltaTable(lake.uri(TABLE)).to_pyarrow_table().sort_by("row_id").num_rows == 2
+
+
+def test_a_damaged_log_is_told(make_lake: Callable[..., Lake]) -> None:
+    lake = make_lake()
+    put(lake, ROWS)
+    log = Path(lake.uri(TABLE)) / "_delta_log" / f"{0:020d}.json"
+    log.write_bytes(log.read_bytes()[:-9])
+    with pytest.raises(deltas.NotReadable, match=r"damaged: version 0 is no JSON"):
+        lake.snapshot(TABLE)
+
+
 def test_a_reused_output_brings_its_partitioning_back(make_lake: Callable[..., Lake]) -> None:
     lake = make_lake()
     said = Lineage("test", "parted", "c")
@@ -579,9 +621,9 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(
 def test_a_snapshot_tells_its_own_digest_while_others_commit(
     make_lake: Callable[..., Lake], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lake, open_table = make_lake(), deltas.open_table
+    lake, newest_version = make_lake(), deltas.newest_version
     first = put(lake, ROWS)
-    monkeypatch.setattr(deltas, "open_table", lambda uri, version=None: (open_table(uri, version), put_once())[0])
+    monkeypatch.setattr(deltas, "newest_version", lambda uri: (newest_version(uri), put_once())[0])
     left = [1]
 
     def put_once() -> None:

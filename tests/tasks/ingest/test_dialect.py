@@ -276,3 +276,9 @@ def test_real_tables_keep_their_headers(shared_data: Path, pack: str, step: int)
                 dialect.names
             ) or dialect.renamed
     assert n_files > 40
+
+
+def test_a_day_over_days_is_no_name() -> None:
+    lines = b"".join(b"%d,name %d,%d.5,2024-01-%02d\n" % (n, n, n, n) for n in range(1, 20))
+    assert not detect(lines).header
+    assert detect(b"id,name,score,2024-01-01\n" + lines.replace(b"2024-01-", b"")).header

@@ -109,6 +109,10 @@ def test_a_rule_or_an_option_on_no_column_is_refused(make: Make) -> None:
     ):
         with pytest.raises(ColumnError, match="'nope'"):
             make(text).put(a__csv="id\n1\n").run()
+    with pytest.raises(ColumnError, match="column 'id' is int64, and its rule names text"):
+        make('[tables.t.contract]\nid = { range = ["a", "b"] }\n').put(a__csv="id\n1\n").run()
+    with pytest.raises(ConfigError, match=r"lethe\.toml: tables\.t: encoding = 'utf9'"):
+        make('encoding = "utf9"\n').put(a__csv="id\n1\n").run()
     with pytest.raises(ConfigError, match=r"types\.id"):
         make('types = { id = "number" }\n').put(a__csv="id\n1\n").run()
 
@@ -225,6 +229,112 @@ def test_compaction_changes_files_and_not_rows(make: Make) -> None:
     assert sorted(row["v"] for row in project.rows()) == sorted([n for n in (0, 1, 3, 4) for _ in range(9)] + [77])
 
 
+# --- sequences that once went wrong -------------------------------------------------------------------------------------------
+
+
+def test_changed_options_hold_for_files_of_equal_content(make: Make) -> None:
+    project = make().put(a__csv="k,v\nr1,1\nr2,900\nr2,5\n")
+    project.run()
+    (project.home / "lethe.toml").write_text(
+        '[tables.t]\nsource = "in/*"\nprimary_key = ["k"]\n[tables.t.contract]\nv = { range = [0, 100] }\n'
+    )
+    [result] = project.run()
+    assert (project.values(), result.quarantined) == ([["r1", 1], ["r2", 5]], 1)
+
+
+def _killed_at(monkeypatch: pytest.MonkeyPatch, project: Any, n: int, **options: Any) -> None:
+    """Run until the n-th commit (from 1), which is not made."""
+    commit, made = commits.Lake.commit, list[str]()
+
+    def killing(lake: Any, table: str, *args: Any, **given: Any) -> Any:
+        made.append(table)
+        if len(made) == n:
+            raise KeyboardInterrupt
+        return commit(lake, table, *args, **given)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(commits.Lake, "commit", killing)
+        project.run(**options)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_a_file_that_is_put_back_after_a_crash_is_what_the_table_has(make: Make, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    old, new = "id,v\n1,x\nbad\n", "id,v\n2,y\n3,z\n"
+    project = make().put(a__csv=old)
+    project.run()
+    project.put(a__csv=new)
+    _killed_at(monkeypatch, project, n)
+    [result] = project.put(a__csv=old).run()
+    assert (project.values(), result.quarantined, len(project.rows("quarantine"))) == ([[1, "x"]], 1, 1)
+    assert project.run()[0].found
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_file_that_comes_back_after_a_killed_prune_is_there_again(make: Make, monkeypatch: pytest.MonkeyPatch, n: int) -> None:
+    project = make().put(a__csv="id\n1\n", b__csv="id\n2\n")
+    project.run()
+    (project.home / "in" / "b.csv").unlink()
+    _killed_at(monkeypatch, project, n, prune=True)
+    project.put(b__csv="id\n2\n").run()
+    assert project.values() == [[1], [2]]
+
+
+def test_a_file_that_is_gone_after_a_crash_can_be_pruned(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = make().put(a__csv="id\n1\n")
+    project.run()
+    project.put(b__csv="id,w\n2,x\n")
+    _killed_at(monkeypatch, project, 3)
+    (project.home / "in" / "b.csv").unlink()
+    [kept] = project.run()
+    assert (project.values(), kept.n_vanished) == ([[1, None], [2, "x"]], 1)
+    project.run(prune=True)
+    assert [row["id"] for row in project.rows()] == [1]
+
+
+@pytest.mark.parametrize("gone", ["", "v", "2020-01-01"])
+def test_rows_without_a_value_take_any_type(make: Make, gone: str) -> None:
+    project = make('drift = "text"\n').put(a__csv="k,v\na,2020-01-01\n", b__csv=f"k,v\nb,{gone}\n")
+    project.run()
+    (project.home / "in" / "b.csv").unlink()
+    [result] = project.put(a__csv="k,v\na,1.5\n").run()
+    assert result.rows == 2
+    assert [row["k"] for row in sorted(project.rows(), key=lambda row: row["k"])] == ["a", "b"]
+
+
+def test_a_type_that_rows_of_gone_files_do_not_have_is_refused_with_a_way_out(make: Make) -> None:
+    project = make().put(a__csv="k,v\na,abc\n", b__csv="k,v\nb,1\n")
+    project.run()
+    (project.home / "in" / "a.csv").unlink()
+    (project.home / "lethe.toml").write_text('[tables.t]\nsource = "in/*"\ntypes = { v = "int64" }\n')
+    with pytest.raises(ColumnError, match=r"column 'v': rows whose raw files are gone .* lethe ingest --prune"):
+        project.run()
+    project.run(prune=True)
+    assert project.values() == [["b", 1]]
+
+
+def test_a_key_is_free_when_its_row_leaves_in_the_same_run(make: Make) -> None:
+    project = make('primary_key = ["k"]\n').put(a__csv="k,v\nr1,1\n", c__csv="k,v\nr2,1\n")
+    project.run()
+    (project.home / "in" / "a.csv").unlink()
+    project.put(b__csv="k,v\nr1,2\n").run(prune=True)
+    assert project.values() == [["r1", 2], ["r2", 1]]
+
+
+def test_a_column_named_as_the_hidden_one_gets_another_name(make: Make) -> None:
+    project = make().put(a__csv=f"id,{SOURCE}\n1,x\n", b__csv=f"id,{SOURCE}\n2,y\n")
+    project.run()
+    assert sorted(row[f"{SOURCE}_"] for row in project.rows()) == ["x", "y"]
+
+
+def test_a_partition_column_that_no_file_has_is_refused_and_an_empty_table_goes_on(make: Make) -> None:
+    with pytest.raises(ColumnError, match="partition_by: no column 'nope'"):
+        make('partition_by = ["nope"]\n').put(a__csv="id\n1\n").run()
+    project = make('partition_by = ["p"]\n').put(a__csv="")
+    project.run()
+    project.put(b__csv="id,p\n1,x\n2,\n").run()
+    assert project.values() == [[1, "x"], [2, None]]
+
+
 # --- big files ----------------------------------------------------------------------------------------------------------------
 
 
@@ -248,6 +358,10 @@ def test_segments_of_a_big_file_give_what_one_reading_gives(make: Make, monkeypa
     if kind in ("plain", "jsonl"):
         assert len(cut.lake.parts(cut.lake.snapshot("records/t"))) > 3
     assert cut.run()[0].found
+    # Types that widen late: segments are written twice, and their lines are still the file's.
+    late = make().put(**{name: data + (b'\n{"id": 1.5}' if kind == "jsonl" else b"\n1.5,z")})
+    late.run()
+    assert [r["line"] for r in late.rows("quarantine")] == [r["line"] for r in whole.rows("quarantine")]
     (cut.home / "in" / name.replace("__", ".")).touch()
     [touched] = cut.run()
     assert (touched.version, touched.digest) == (result.version, result.digest)

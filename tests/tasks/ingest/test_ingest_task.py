@@ -195,7 +195,13 @@ def test_a_crash_between_the_commits_neither_loses_nor_doubles(
 ) -> None:
     project.put(**{f"f{n}__csv": f"id,name\n{n},x\nbad\n" for n in range(files)})
 
-    def killed(*_args: Any, **_options: Any) -> None:
+    merge, n_merges = door.ledger.merge, 0
+
+    def killed(*args: Any, **options: Any) -> Any:
+        nonlocal n_merges
+        n_merges += 1
+        if step == "ledger" and n_merges == 1:  # what is in doubt is noted first
+            return merge(*args, **options)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
