@@ -64,7 +64,13 @@ class Lake:
 
     def _check_secret(self) -> None:
         """Another secret gives other ids and finds no subject: better no lake than one of two secrets."""
-        text = store.read(f"{self.root}/{_MARK}")
+        try:
+            text = store.read(f"{self.root}/{_MARK}")
+        except store.failures(self.root) as error:
+            raise LetheError(
+                f"the lake at {self.root} cannot be reached ({type(error).__name__}). "
+                "Check its root in lethe.toml, and for s3:// AWS_ENDPOINT_URL, the credentials and the network"
+            ) from None
         if text is not None and json.loads(text)["key_check"] != _key_check(self.keys):
             raise SecretError(
                 f"the lake at {self.root} was made with another secret. Put back its .lethe/secret, or set LETHE_SECRET to it"

@@ -96,6 +96,15 @@ def _code(error: OSError) -> int:
     return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def failures(uri: str) -> tuple[type[Exception], ...]:
+    """What a store that is away, or refuses, raises."""
+    if not is_remote(uri):
+        return (OSError,)
+    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - s3fs brought it along, and takes its time
+
+    return (OSError, BotoCoreError, ClientError)
+
+
 def read(uri: str) -> bytes | None:
     """The object's bytes; None if it is not there."""
     return _content(*filesystem(uri))

@@ -114,7 +114,9 @@ def _is_numeric(contract: ColumnContract) -> bool:
 
 def _is_textual(contract: ColumnContract) -> bool:
     """Whether a range or a set names nothing but text that is no number; an empty text is an open end."""
-    named = [value for values in (contract.range, contract.allowed) for value in values or () if value is not None and value != ""]
+    named = [
+        value for values in (contract.range, contract.allowed) for value in values or () if value is not None and value != ""
+    ]
     return bool(named) and not any(_is_number(value) for value in named)
 
 

@@ -201,7 +201,7 @@ def _unmarked_utf16(head: bytes) -> str | None:
         text = codecs.getincrementaldecoder(found)().decode(whole)
     except UnicodeError:
         return None
-    return found if "\n" in text or "\r" in text else None
+    return found if text.strip() and ("\n" in text or "\r" in text) else None
 
 
 def utf8_blocks(blocks: Iterator[bytes], encoding: str | None = None) -> Iterator[bytes]:

@@ -220,8 +220,13 @@ def _group(run: Run, group: Sequence[Plan], report: _Report, *, prune: bool) -> 
         work.put(plan.table, keys.enforced(run, plan, work.targets[plan.table], work.written[plan.table], gone))
     kept = [plan for plan in group if not _fails(run, plan, work, report)]
     pruned = [(plan.table, entry.uri) for plan in kept if prune for entry in plan.vanished]
-    ledger.merge(run.lake, [entry for plan in kept for entry in _doubts(run, plan, work, prune=prune)])
-    _commit_all(run, kept, work, pruned, report)
+    doubts = [entry for plan in kept for entry in _doubts(run, plan, work, prune=prune)]
+    ledger.merge(run.lake, doubts)
+    try:
+        _commit_all(run, kept, work, pruned, report)
+    except LetheError:  # another writer may have settled what is in doubt again
+        ledger.merge(run.lake, doubts)
+        raise
     touched = [_touched(plan.entries[raw.uri], raw) for plan in group for raw in plan.doubtful if raw in same]
     return [*touched, *(entry for plan in kept for entry in _entries(run, plan, work))], pruned
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from infra.settings import ConfigError, ReadSettings
@@ -218,6 +218,7 @@ def test_every_byte_of_windows_1252_is_a_character() -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), st.sampled_from(MARKED), st.integers(1, 9))
 def test_text_is_read_in_any_encoding_with_a_mark(text: str, encoding: str, n_bytes: int) -> None:
+    assume(not text.startswith("\0"))  # behind the mark of UTF-16, two NULs make that of UTF-32
     data = ("\ufeff" + text).encode(encoding)
     first, rest = data[:4], data[4:]
     assert b"".join(utf8_blocks(iter([first, *cut(rest, n_bytes)]))) == text.encode()
