@@ -34,6 +34,7 @@ _DASK = {
     # Dask has its workers give freed memory back at once; blocks of megabytes are then faulted in again and again, which took
     # 40 % of an ingest. One arena, so that what one thread frees the next can have.
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 << 20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 256 << 20,
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
 }
 
