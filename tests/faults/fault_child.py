@@ -166,7 +166,7 @@ def _is_under(folder: str, event: str, args: tuple[Any, ...]) -> bool:
 def _patch_commits(around: Callable[[str, Callable[[], Any]], Any]) -> None:
     table = deltalake.table.DeltaTable
     create = deltalake.transaction._create_table_with_add_actions
-    write = table.create_write_transaction
+    write, link = table.create_write_transaction, os.link
 
     @wraps(create)
     def created(**options: Any) -> Any:
@@ -176,6 +176,14 @@ def _patch_commits(around: Callable[[str, Callable[[], Any]], Any]) -> None:
     def written(self: Any, *args: Any, **options: Any) -> Any:
         return around(str(self.table_uri), lambda: write(self, *args, **options))
 
+    @wraps(link)
+    def linked(source: Any, target: Any, **options: Any) -> Any:
+        """A log's file that is made by hand, if there is none, as a table's first one."""
+        if "/_delta_log/" not in str(target):
+            return link(source, target, **options)
+        return around(str(target), lambda: link(source, target, **options))
+
+    os.link = linked
     deltalake.transaction._create_table_with_add_actions = created
     table.create_write_transaction = written
 
