@@ -16,7 +16,7 @@ from infra.subjects import roots
 from tasks.ingest import rows
 from tasks.ingest.packs import Job
 
-TARGET_ROWS = 512 << 10
+TARGET_ROWS = rows.SORT_ROWS  # a file that is full can still be put in order
 TARGET_BYTES = 128 << 20  # in memory: some tens of MiB on the disk
 _SOURCE_FIELD = pa.field(SOURCE, pa.int64())
 
@@ -82,7 +82,9 @@ class _Cut:
         """The batches of one file: at least one."""
         n_rows = n_bytes = 0
         while self._next is not None and n_rows < TARGET_ROWS and n_bytes < TARGET_BYTES:
-            batch, self._next = self._next, next(self._batches, None)
+            batch = self._next.slice(0, TARGET_ROWS - n_rows)
+            rest = self._next.slice(batch.num_rows)
+            self._next = rest if rest.num_rows else next(self._batches, None)
             n_rows, n_bytes = n_rows + batch.num_rows, n_bytes + batch.nbytes
             yield batch
 

@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from aiohttp import ClientError
 
 from infra.contracts import QUARANTINE, DataFile, LetheError
 from infra.files import Folder, quarantine_source, write_part
@@ -130,20 +132,20 @@ class Unreached(LetheError):
 
 
 class Watched:
-    """A binary file that remembers whether reading it failed: whoever reads through a decoder sees only that the data ended."""
+    """A binary file whose store's failures are told as what they are: a decoder above it would take them for damage, and what was
+    not read for rows that are not there."""
 
-    def __init__(self, file: Any) -> None:
-        self.failed = False
+    def __init__(self, raw: RawFile, file: Any) -> None:
+        self._raw = raw
         self._file = file
 
     def read(self, n_bytes: int = -1) -> bytes:
+        """As the file's own. Raises `Unreached`."""
         try:
             data: bytes = self._file.read(n_bytes)
-        except Unreadable:
-            raise
-        except Exception:
-            self.failed = True
-            raise
+        except (OSError, ClientError) as error:
+            said = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
+            raise Unreached(f"{self._raw.uri}: its store broke off while it was read{said}. Run the command again") from None
         return data
 
     def __getattr__(self, name: str) -> Any:
@@ -166,7 +168,6 @@ class Pass:
         self._n = {"rows": 0, "suppressed": 0, "invalid": 0}
         self._is_wide = False
         self._again = False
-        self._files = list[Watched]()
 
     # --- blocks ---------------------------------------------------------------------------------------------------------------
 
@@ -174,12 +175,8 @@ class Pass:
     def opened(self) -> Iterator[tuple[ContentReader, Iterator[Block]]]:
         """The bytes and, read from them, the blocks; what cannot be read is one reject at the end (line 0)."""
         with archives.opened(self.job.raw.uri, modified=self.job.raw.modified, then=self.job.raw.labels) as file:
-            reader = ContentReader(self._watched(file), self._segment)
+            reader = ContentReader(Watched(self.job.raw, file), self._segment)
             yield reader, self._blocks(reader)
-
-    def _watched(self, file: Any) -> Watched:
-        self._files.append(Watched(file))
-        return self._files[-1]
 
     def _blocks(self, reader: ContentReader) -> Iterator[Block]:
         try:
@@ -187,16 +184,7 @@ class Pass:
         except ColumnError as error:
             raise ColumnError(f"table {self.job.raw.table}, {self.job.raw.uri}, {error}") from None
         except Unreadable as failure:
-            self._refuse_unreached()
             yield Block(None, 0, (Reject(0, str(failure), ""),))
-        except OSError:
-            self._refuse_unreached()
-            raise
-
-    def _refuse_unreached(self) -> None:
-        """A store that breaks off is no damaged file: what it held is not known."""
-        if any(file.failed for file in self._files):
-            raise Unreached(f"{self.job.raw.uri}: its store broke off while it was read. Run the command again") from None
 
     def _unguarded(self, reader: ContentReader) -> Iterator[Block]:
         raw, options = self.job.raw, self.job.table.reading
@@ -221,7 +209,7 @@ class Pass:
 
     def _columnar(self) -> Iterator[Block]:
         with _random_access(self.job.raw, self.format) as found:
-            file = self._watched(found)
+            file = Watched(self.job.raw, found)
             if self.format.name == "arrow":
                 yield from readers_arrow.read(file)
                 return
@@ -280,11 +268,11 @@ class Pass:
             try:
                 with (
                     _random_access(self.job.raw, self.format) as file,
-                    readers_parquet.opened(self._watched(file)) as parquet,
+                    readers_parquet.opened(Watched(self.job.raw, file)) as parquet,
                 ):
                     self.shapes = self._kept(readers_parquet.file_shapes(parquet))
             except Unreadable:
-                self._refuse_unreached()
+                return
 
     def _kept(self, shapes: Shapes) -> Shapes:
         """The columns that lethe.toml wants, ids as text."""

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import bz2
+import errno
 import gzip
 import json
 import random
 from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.contracts import MIXED, CommitConflict
-from infra.files import SOURCE
+from infra.contracts import MIXED, REQUESTS, CommitConflict, Lineage
+from infra.files import SOURCE, read_part_table, write_part
+from infra.ids import subject_token
 from infra.settings import ConfigError, load_settings
-from tasks.ingest import commits, content
+from tasks.ingest import commits, content, passes
 from tasks.ingest.columns import ColumnError
 from tasks.ingest.compact import compact
+from tasks.ingest.passes import Unreached
 from tasks.ingest.sources import SourceError
 from tasks.ingest.task import QuarantineLimit
 
@@ -333,6 +340,86 @@ def test_a_partition_column_that_no_file_has_is_refused_and_an_empty_table_goes_
     project.run()
     project.put(b__csv="id,p\n1,x\n2,\n").run()
     assert project.values() == [[1, "x"], [2, None]]
+
+
+def test_every_data_file_of_a_big_table_lies_in_the_order_of_its_subjects(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks do not end where data files do: a file that is full may not be one that is too large to be put in order."""
+    for name in ("tasks.ingest.parts.TARGET_ROWS", "tasks.ingest.rows.SORT_ROWS"):
+        monkeypatch.setattr(name, 100)
+    monkeypatch.setattr("tasks.ingest.streams.BLOCK_BYTES", 512)
+    lines = "".join(f"p{n % 7},{n}\n" for n in range(1000))
+    project = make('subject = { kind = "person", column = "who" }\n').put(a__csv="who,v\n" + lines)
+    project.run()
+    parts = project.lake.parts(project.lake.snapshot("records/t"))
+    assert [part.file.n_rows for part in parts] == [100] * 10
+    for part in parts:
+        people = read_part_table(part, ["who"]).column("who").to_pylist()
+        assert sum(one != other for one, other in pairwise(people)) == 6
+
+
+# --- what may not come back, and what is not known ---------------------------------------------------------------------------
+
+
+def test_an_erased_subject_comes_back_neither_as_a_row_nor_as_a_reject(make: Make) -> None:
+    rules = (
+        'types = { v = "int64" }\nsubject = { kind = "person", column = "who" }\n[tables.t.contract]\nv = { range = [0, 9] }\n'
+    )
+    project = make(rules)
+    row = {"request_id": "r", "kind": "person", "subject": subject_token(project.lake.keys, "person", "ann")}
+    row |= {"state": "received", "at": datetime.now(UTC), "detail": ""}
+    file = write_part(project.lake.folder("requests"), [pa.RecordBatch.from_pylist([row], schema=REQUESTS)], REQUESTS)
+    project.lake.commit("requests", REQUESTS, [file], lineage=Lineage("forget", "k", ""))
+    [result] = project.put(a__csv="who,v\nann,1\nann,99\nann,many\nann,1,ragged\nbob,2\nbob,99\n").run()
+    assert (project.values(), result.quarantined, result.n_suppressed) == ([["bob", 2]], 1, 4)
+    assert "ann" not in str(project.rows("quarantine"))
+
+
+class _BreakingOff:
+    """A file whose store breaks off at the second read."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._n = file, 0
+
+    def read(self, n_bytes: int = -1) -> bytes:
+        self._n += 1
+        if self._n > 1:
+            raise ConnectionResetError(errno.ECONNRESET, "ann")
+        return self._file.read(n_bytes)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv__gz", "csv__bz2", "csv__zst", "jsonl", "parquet", "arrow"])
+def test_a_store_that_breaks_off_is_no_damaged_file(make: Make, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    text, table, sink = b"id\n1\n2\n", pa.table({"id": [1, 2]}), pa.BufferOutputStream()
+    if kind == "parquet":
+        pq.write_table(table, sink)
+    elif kind == "arrow":
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    packed = {"csv": text, "jsonl": b'{"id":1}\n{"id":2}\n', "csv__gz": gzip.compress(text), "csv__bz2": bz2.compress(text)}
+    packed["csv__zst"] = pa.compress(text, "zstd", asbytes=True)
+    project = make().put(**{f"a__{kind}": packed.get(kind) or sink.getvalue().to_pybytes()})
+    with monkeypatch.context() as patch:
+        for name in ("opened", "random_access"):
+            patch.setattr(passes.archives, name, _broken(getattr(passes.archives, name)))
+        with pytest.raises(
+            Unreached, match=r"broke off while it was read \(Connection reset by peer\)\. Run the command again"
+        ) as caught:
+            project.run()
+    assert "ann" not in str(caught.value)
+    assert (project.rows("quarantine"), project.rows("sources")) == ([], [])
+    assert project.run()[0].rows == 2
+
+
+def _broken(opened: Any) -> Any:
+    @contextmanager
+    def broken(*args: Any, **options: Any) -> Any:
+        with opened(*args, **options) as file:
+            yield _BreakingOff(file)
+
+    return broken
 
 
 # --- big files ----------------------------------------------------------------------------------------------------------------
