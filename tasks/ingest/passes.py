@@ -144,8 +144,8 @@ class Watched:
         try:
             data: bytes = self._file.read(n_bytes)
         except (OSError, ClientError) as error:
-            said = f" ({os.strerror(error.errno)})" if isinstance(error, OSError) and error.errno else ""
-            raise Unreached(f"{self._raw.uri}: its store broke off while it was read{said}. Run the command again") from None
+            said = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+            raise Unreached(f"{self._raw.uri}: its store broke off while it was read ({said}). Run the command again") from None
         return data
 
     def __getattr__(self, name: str) -> Any:
