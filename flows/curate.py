@@ -12,7 +12,7 @@ from prefect import flow
 from flows.progress import count_tables, say
 from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
-from tasks.dedup.scan import Edge
+from tasks.dedup.edges import Edge
 from tasks.dedup.task import DedupResult, dedup
 from tasks.ingest.task import IngestedTable, ingest
 from tasks.prune.task import PruneResult, prune

@@ -39,7 +39,7 @@ def deduped(result: DedupResult) -> d.DedupDocument:
         n_tables=result.n_tables,
         edges=[d.Edge.model_validate(e) for e in result.edges],
         plan=[
-            d.PlanRow(table=p.table, action=p.action, bytes=p.n_bytes, parent=p.parent or "", reason=p.reason)
+            d.PlanRow(table=p.table, action=p.action, bytes=p.n_bytes, parent=", ".join(p.parents), reason=p.reason)
             for p in result.plan
         ],
         bytes_read=result.bytes_read,

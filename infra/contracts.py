@@ -104,11 +104,42 @@ CONTAINMENT = _schema(
     step=pa.string(),
     child_version=pa.int64(),
     parent_version=pa.int64(),
+    n_residual=pa.int64(),
+    error=pa.float64(),
     child_digest=pa.string(),
     parent_digest=pa.string(),
+    relation=pa.string(),
+    parents=pa.list_(pa.string()),
+    columns=pa.list_(pa.list_(pa.string())),
+)
+PROFILES = _schema(
+    table=pa.string(),
+    file=pa.string(),
+    columns=pa.list_(pa.string()),
+    n_rows=pa.int64(),
+    n_nulls=pa.int64(),
+    threshold=pa.int64(),
+    hashes=pa.list_(pa.int64()),
 )
 RETENTION = _schema(
-    table=pa.string(), action=pa.string(), parent=pa.string(), n_bytes=pa.int64(), monthly_cost=pa.float64(), reason=pa.string()
+    table=pa.string(),
+    action=pa.string(),
+    parents=pa.list_(pa.string()),
+    n_bytes=pa.int64(),
+    monthly_cost=pa.float64(),
+    monthly_saving=pa.float64(),
+    rebuild_s=pa.float64(),
+    reason=pa.string(),
+)
+RECIPES = _schema(
+    table=pa.string(),
+    kind=pa.string(),
+    recipe=pa.string(),
+    parents=pa.list_(pa.string()),
+    digest=pa.string(),
+    n_rows=pa.int64(),
+    n_bytes=pa.int64(),
+    retired=TIMESTAMP,
 )
 NGRAM_COUNTS = _schema(table=pa.string(), file=pa.string(), counts=pa.list_(pa.int64()))
 SELECTION = _schema(row_id=pa.int64(), keep=pa.bool_(), reason=pa.string(), log_weight=pa.float64(), key=pa.float64())

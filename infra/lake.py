@@ -42,8 +42,19 @@ _SLASH = "~"  # stands for the slashes of a table's name in its folder's name; n
 _TRIES = 24
 _N_REQUESTS = 16
 _N_LOOKED_BACK = 64
-_STAGES = ("records", "ngram_counts", "selection", "scores", "training_set")
-_SINGLE = ("quarantine", "sources", "containment", "retention", "requests", "certificates", "foreign", "foreign_files")
+_STAGES = ("records", "ngram_counts", "selection", "scores", "training_set", "members", "residual")
+_SINGLE = (
+    "quarantine",
+    "sources",
+    "profiles",
+    "containment",
+    "retention",
+    "recipes",
+    "requests",
+    "certificates",
+    "foreign",
+    "foreign_files",
+)
 
 
 class Lake:

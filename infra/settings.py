@@ -182,6 +182,24 @@ class RetentionSettings(_Strict):
     min_evidence_bits: float = 32.0
 
 
+class DedupSettings(_Strict):
+    """What a containment scan looks for beside containments.
+
+    `approximate`: the least fraction of a child's distinct rows in a parent that is worth showing; 1.0 shows containments alone.
+    `unions`: tables covered by several others together. `renames`: containments under other column names.
+    """
+
+    approximate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    unions: bool = True
+    renames: bool = True
+
+
+class ReaderSettings(_Strict):
+    """Somebody outside who reads tables of the lake: none of them is retired while this is written down."""
+
+    tables: Sources
+
+
 class Settings(_Strict):
     """Everything a stage may know. `home` is the folder of lethe.toml: relative paths are taken from it."""
 
@@ -193,7 +211,9 @@ class Settings(_Strict):
     models: dict[str, ModelSettings] = {}
     cluster: ClusterSettings = ClusterSettings()
     tracking: TrackingSettings = TrackingSettings()
+    dedup: DedupSettings = DedupSettings()
     retention: RetentionSettings = RetentionSettings()
+    readers: dict[str, ReaderSettings] = {}
 
     @property
     def lake_uri(self) -> str:

@@ -21,9 +21,10 @@ from infra.files import filesystem, read_part
 from infra.foreign import ForeignPart, read_foreign
 from infra.ids import U64
 from infra.rowhash import cell_hashes, finish
+from tasks.dedup.edges import EXACT, TRANSITIVE
 from tasks.dedup.evidence import MAX_BITS, Slots, evidence_bits, merge_slots, slots_of
 from tasks.dedup.exact import RUN_ROWS, Run, Verdict, contained, merge_runs, run_of
-from tasks.dedup.scan import EXACT, TRANSITIVE, AnyPart, Candidates, Facts, Ledger
+from tasks.dedup.scan import AnyPart, Candidates, Facts, Ledger
 
 ROW_BYTES = 24
 ITEM_BYTES = 64 << 20

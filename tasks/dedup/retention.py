@@ -32,13 +32,17 @@ class PlanError(LetheError):
 
 @dataclass(frozen=True)
 class PlanRow:
-    """What to do with one table: `parent` rebuilds it when it is retired, `monthly_cost` is that of the action."""
+    """What to do with one table: `parents` rebuild it when it is retired, in `rebuild_s` seconds; `monthly_cost` is that of the
+    action in US dollars, `monthly_saving` what it saves against keeping the table.
+    """
 
     table: str
     action: str
-    parent: str | None
+    parents: tuple[str, ...]
     n_bytes: int
     monthly_cost: float
+    monthly_saving: float
+    rebuild_s: float
     reason: str
 
 
@@ -81,8 +85,10 @@ def retention_plan(
     def row(v: int) -> PlanRow:
         name, edge = names[v], chosen[v]
         if edge is not None:
-            return PlanRow(name, RETIRE, quick[edge][1], n_bytes[name], float(rebuild[edge]), "rebuilt from its parent")
-        return PlanRow(name, KEEP, None, n_bytes[name], float(store[v]), reasons[name])
+            parent, cost = quick[edge][1], float(rebuild[edge])
+            seconds = rebuild_s(n_bytes[parent], prices)
+            return PlanRow(name, RETIRE, (parent,), n_bytes[name], cost, float(store[v]) - cost, seconds, "rebuilt from its parent")
+        return PlanRow(name, KEEP, (), n_bytes[name], float(store[v]), 0.0, 0.0, reasons[name])
 
     return [row(v) for v in range(len(names))]
 

@@ -18,13 +18,12 @@ from infra.files import Part
 from infra.foreign import ForeignPart
 from infra.ids import I64
 from tasks.dedup.bounds import Boxes, Ranks, compare_extents, extents, has_witnesses
+from tasks.dedup.edges import BOUNDS, EXACT, FINGERPRINT, TRANSITIVE, WITNESS, Edge
 from tasks.dedup.exact import Verdict
 from tasks.dedup.fingerprints import equal_groups, equal_tables
 from tasks.dedup.schema_graph import SchemaClass, class_pairs, n_table_pairs, schema_classes
 from tasks.dedup.transitive import Known
 
-FINGERPRINT, BOUNDS, WITNESS, TRANSITIVE, EXACT = "fingerprint", "bounds", "witness", "transitive", "exact"
-STEPS = (FINGERPRINT, BOUNDS, WITNESS, TRANSITIVE, EXACT)
 AnyPart = Part | ForeignPart
 
 
@@ -48,24 +47,6 @@ class Facts:
     @property
     def n_bytes(self) -> int:
         return sum(part.file.n_bytes for part in self.parts)
-
-
-@dataclass(frozen=True)
-class Edge:
-    """`child` is contained in `parent`: every row of it, as a set, and where `multiset` also as often.
-
-    `step` says what settled it.
-    """
-
-    child: str
-    parent: str
-    fraction: float
-    set: bool
-    multiset: bool
-    exact: bool
-    step: str
-    child_version: int
-    parent_version: int
 
 
 @dataclass(frozen=True)

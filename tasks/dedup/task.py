@@ -20,10 +20,11 @@ from infra.foreign import ForeignTable, ForeignUnreadable, Refreshed, refreshed
 from infra.lake import Lake
 from infra.lineage import code_digest, stage_key
 from infra.settings import Settings
+from tasks.dedup.edges import Cover, Edge, Rename
 from tasks.dedup.evidence import MAX_BITS, why_apart
 from tasks.dedup.frames import Hashes, gather, hash_item, items, readings, settle
 from tasks.dedup.retention import PlanRow, retention_plan
-from tasks.dedup.scan import AnyPart, Candidates, Edge, Facts, Ledger, candidates, edges_of
+from tasks.dedup.scan import AnyPart, Candidates, Facts, Ledger, candidates, edges_of
 from tasks.dedup.schema_graph import kind_of
 
 ROW_ID = "row_id"
@@ -54,6 +55,9 @@ class DedupResult:
     containment: Snapshot
     retention: Snapshot
     unreadable: dict[str, str] = field(default_factory=dict[str, str])
+    near: tuple[Edge, ...] = ()
+    covers: tuple[Cover, ...] = ()
+    renames: tuple[Rename, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,7 +218,7 @@ def _summary(facts: Sequence[Facts], found: Candidates, hashes: Hashes, ledger: 
 
 
 def _containment_rows(edges: Sequence[Edge], digests: Mapping[str, str]) -> pa.Table:
-    rows = [{**asdict(e), "child_digest": digests[e.child], "parent_digest": digests[e.parent]} for e in edges]
+    rows = [{**asdict(e), "child_digest": digests[e.child], "parent_digest": digests[e.parent], "relation": "contained"} for e in edges]
     return pa.Table.from_pylist(rows, schema=CONTAINMENT)
 
 
@@ -235,13 +239,13 @@ def _plan(
     params = settings.retention.model_dump()
     key = stage_key(PLAN, code, inputs, params)
     if (snapshot := lake.reuse(PLAN, key)) is not None:
-        rows = [PlanRow(**row) for row in lake.read(snapshot).to_pylist()]
+        rows = [PlanRow(**{**row, "parents": tuple(row["parents"])}) for row in lake.read(snapshot).to_pylist()]
         return snapshot, sorted(rows, key=lambda row: row.table), True
     n_bytes = scan.n_bytes or _sizes(_all_facts(lake, inputs))
     edges = [(e.child, e.parent) for e in scan.edges if e.multiset and e.child in n_bytes and e.parent in n_bytes]
     plan = retention_plan(n_bytes, edges, apart, settings.retention)
     rows = pa.Table.from_pylist([asdict(row) for row in plan], schema=RETENTION)
-    summary = {"n_retired": sum(row.parent is not None for row in plan), "monthly_cost": sum(row.monthly_cost for row in plan)}
+    summary = {"n_retired": sum(bool(row.parents) for row in plan), "monthly_cost": sum(row.monthly_cost for row in plan)}
     return _commit(lake, PLAN, rows, Lineage(PLAN, key, code, (*inputs, scan.snapshot), params, summary)), plan, False
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.curate import contained_in
-from tasks.dedup.scan import Edge
+from tasks.dedup.edges import Edge
 
 TABLES = st.dictionaries(st.sampled_from("abcdef"), st.frozensets(st.integers(0, 4), min_size=1), min_size=1)
 

@@ -95,10 +95,10 @@ def test_no_plan_rests_on_a_table_of_another_writer(config: Settings) -> None:
     enter(lake, "copy", config.home / "copy", LONG.slice(0, 100))
     result = dedup.fn(config, (own,))
     assert {("own", "foreign/whole", True), ("foreign/copy", "own", True)} <= edges(result)
-    assert [(row.table, row.action, row.parent) for row in result.plan] == [("own", "keep", None)]
+    assert [(row.table, row.action, row.parents) for row in result.plan] == [("own", "keep", ())]
     twin = commit(lake, "twin", LONG)
-    plan = {row.table: (row.action, row.parent) for row in dedup.fn(config, (own, twin)).plan}
-    assert plan == {"own": ("retire", "twin"), "twin": ("keep", None)}
+    plan = {row.table: (row.action, row.parents) for row in dedup.fn(config, (own, twin)).plan}
+    assert plan == {"own": ("retire", ("twin",)), "twin": ("keep", ())}
 
 
 def test_a_table_that_moved_is_read_again_and_one_that_did_not_is_found(config: Settings) -> None:

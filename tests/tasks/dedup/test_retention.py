@@ -86,7 +86,7 @@ def test_chains_agree_with_dynamic_programming(sizes: list[int], accesses: float
 def test_two_of_three_copies_go_and_the_smallest_stays() -> None:
     sizes = {"a": 5 * GB, "b": 4 * GB, "c": 6 * GB}
     plan = retention_plan(sizes, itertools.permutations(sizes, 2), {}, PRICES)
-    assert [(row.table, row.action, row.parent) for row in plan] == [("a", RETIRE, "b"), ("b", KEEP, None), ("c", RETIRE, "b")]
+    assert [(row.table, row.action, row.parents) for row in plan] == [("a", RETIRE, ("b",)), ("b", KEEP, ()), ("c", RETIRE, ("b",))]
     assert plan[1].reason == "source of its copies"
     assert plan[0].monthly_cost == pytest.approx(4 * 0.0059 + 5 * 0.005)
 
@@ -95,7 +95,7 @@ def test_copies_of_a_retired_table_are_rebuilt_from_what_rebuilds_it() -> None:
     sizes = {"big": 10 * GB, "copy1": 9 * GB, "copy2": 9 * GB}
     edges = [("copy1", "big"), ("copy2", "big"), ("copy1", "copy2"), ("copy2", "copy1")]
     plan = {row.table: row for row in retention_plan(sizes, edges, {}, PRICES)}
-    assert {name: row.parent for name, row in plan.items()} == {"big": None, "copy1": "big", "copy2": "big"}
+    assert {name: row.parents for name, row in plan.items()} == {"big": (), "copy1": ("big",), "copy2": ("big",)}
 
 
 @pytest.mark.parametrize("reason", ["low evidence", "empty"])
