@@ -261,7 +261,7 @@ def create(
     actions = [
         *_said("CREATE TABLE", meta, app_id, now),
         {"protocol": _protocol(schema, None) or {"minReaderVersion": 1, "minWriterVersion": 2}},
-        {"metaData": _metadata(str(uuid.uuid4()), schema, partition_by, _configuration(files), now)},
+        {"metaData": _metadata(str(uuid.uuid4()), schema, partition_by, _configuration(), now)},
         *_added(files, now),
     ]
     if is_table(uri):
@@ -269,17 +269,11 @@ def create(
     _put_version(uri, 0, actions)
 
 
-def _configuration(files: Sequence[DataFile]) -> dict[str, str | None]:
-    """Table properties: no deletion vectors (erased rows would stay readable under them), no bounds but those that the writer
-    named.
+def _configuration() -> dict[str, str | None]:
+    """Table properties: no deletion vectors (erased rows would stay readable under them), and a log that tells what it has of
+    every column, also of those that come later. Writers name the columns whose bounds go there; null counts tell nobody anything.
     """
-    named = sorted({column for file in files for column in file.stats if "`" not in column})
-    skipping = (
-        {"delta.dataSkippingStatsColumns": ",".join(f"`{c}`" for c in named)}
-        if named
-        else {"delta.dataSkippingNumIndexedCols": "0"}
-    )
-    return {"delta.enableDeletionVectors": "false", **skipping}
+    return {"delta.enableDeletionVectors": "false", "delta.dataSkippingNumIndexedCols": "-1"}
 
 
 def write(
@@ -324,10 +318,11 @@ def make_anew(
     the protocol's own words, if it is absent. Raises `Raced`.
     """
     now, old, protocol = int(time.time() * 1000), delta.metadata(), _protocol(schema, delta)
+    kept = {name: value for name, value in old.configuration.items() if name != "delta.dataSkippingStatsColumns"}
     actions = [
         *_said("WRITE", meta, app_id, now),
         *([{"protocol": protocol}] if protocol is not None else []),
-        {"metaData": _metadata(str(old.id), schema, partition_by, {**old.configuration, **_configuration(add)}, now)},
+        {"metaData": _metadata(str(old.id), schema, partition_by, {**kept, **_configuration()}, now)},
         *({"remove": _removal(file, now)} for file in files_of(delta)),
         *_added(add, now),
     ]

@@ -131,8 +131,8 @@ def write_part(
     """Write batches as one uniquely named Parquet file, in zstd unless it is tiny, and describe it.
 
     The digest covers `digest_columns` (all, if None); whoever hashed the rows already says it with `digest_of`, which is called
-    after the last batch. Exact bounds and null counts of the `stats` columns go to the table's log and to the file's footer: name
-    no column there that may hold personal data. The file is invisible until a commit names it; that flushes it to the disk first.
+    after the last batch. Exact bounds of the `stats` columns go to the table's log and to the file's footer: name no column there
+    that may hold personal data. Null counts of all flat columns go to the log. The file is invisible until a commit names it; that flushes it to the disk first.
     `mixed`: the batches hold the column `SOURCE` beside the schema's; it is written and counts for nothing else. `partition`: the
     rows' common values of the partition columns.
     """
@@ -146,7 +146,8 @@ def write_part(
 
     put = _uploaded if _is_remote(folder.uri) else _renamed
     path, n_bytes = put(folder.uri.rstrip("/"), lambda sink: _write_rows(sink, batches, full, tally), name)
-    described = {name: bound.as_json() for name, bound in tally.bounds.items()}
+    described = {name: {"n_nulls": n_nulls} for name, n_nulls in tally.n_nulls.items()}
+    described |= {name: bound.as_json() for name, bound in tally.bounds.items()}
     digest = tally.digest()
     return DataFile(path, digest.n_rows, n_bytes, str(digest), described, key, dict(partition or {}))
 
@@ -234,6 +235,7 @@ class _Tally:
         self, columns: Sequence[str], stats: Sequence[str], row_key: bytes, digest_of: Callable[[], Digest] | None
     ) -> None:
         self.bounds = {name: _Bounds() for name in stats}
+        self.n_nulls = dict[str, int]()
         self._columns = columns
         self._row_key = row_key
         self._digest_of = digest_of
@@ -246,6 +248,9 @@ class _Tally:
             self._digest += Digest(group.num_rows)
         for name, bound in self.bounds.items():
             bound.update(group.column(name))
+        for field in group.schema:
+            if field.name not in self.bounds and field.name != SOURCE and not pa.types.is_nested(field.type):
+                self.n_nulls[field.name] = self.n_nulls.get(field.name, 0) + group.column(field.name).null_count
 
     def digest(self) -> Digest:
         if self._digest_of is None:

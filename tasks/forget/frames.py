@@ -190,7 +190,7 @@ def rewrite_part(job: Rewrite, folder: Folder) -> DataFile | None:
         kept,
         job.part.schema,
         source=job.source,
-        stats=list(file.stats),
+        stats=[name for name, said in file.stats.items() if "min" in said],
         digest_columns=user_columns(job.part.schema),
         mixed=mixed,
         partition=file.partition,

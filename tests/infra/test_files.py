@@ -14,9 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra import files
+from infra.contracts import Lineage
 from infra.files import SOURCE, Folder, Part, read_part, read_part_table, write_part
 from infra.ids import Digest
+from infra.lake import Lake
 from infra.rowhash import row_hashes
+from infra.settings import Settings
 
 KEY = b"k" * 32
 VALUES: dict[pa.DataType, st.SearchStrategy[Any]] = {
@@ -105,3 +108,17 @@ def test_the_hidden_column_of_mixed_files(tmp_path: Path) -> None:
     assert read_part_table(part).equals(table)
     [batch] = read_part(part, with_source=True)
     assert batch.column(SOURCE).to_pylist() == [7, -8]
+
+
+def test_null_counts_of_all_flat_columns_reach_the_log_and_bounds_of_the_named_ones_alone(tmp_path: Path) -> None:
+    lake = Lake.open(Settings(home=tmp_path))
+    columns = {"n": [1, 2], "who": ["a", None], "none": pa.nulls(2, pa.string()), "dotted.x": [None, 0.5], "l": [[1], None]}
+    table = pa.table(columns)
+    file = write_part(lake.folder("records/t"), table.to_batches(), table.schema, stats=["n"])
+    snapshot = lake.commit("records/t", table.schema, [file], lineage=Lineage("test", "t", ""))
+    expected = {"n": {"min": 1, "max": 2, "n_nulls": 0}, "who": {"n_nulls": 1}, "none": {"n_nulls": 2}, "dotted.x": {"n_nulls": 1}}
+    assert lake.parts(snapshot)[0].file.stats == expected
+    wider = pa.table({**columns, "later": pa.nulls(2, pa.string())})
+    more = write_part(lake.folder("records/t"), wider.to_batches(), wider.schema, stats=["n"])
+    snapshot = lake.commit("records/t", wider.schema, [more], lineage=Lineage("test", "t", ""))
+    assert {"later" in part.file.stats for part in lake.parts(snapshot)} == {True, False}

@@ -48,7 +48,7 @@ def test_erased_and_kept_make_the_whole(tmp_path: Path, rows: list[tuple[str | N
     if file is not None:
         kept = read_part_table(Part(f"{tmp_path}/{file.path}", file, part.schema))
         assert list(zip(kept["who"].to_pylist(), kept["n"].to_pylist(), strict=True)) == [r for r in rows if r[0] != "a"]
-        assert set(file.stats) == {"n"}
+        assert {name for name, said in file.stats.items() if "min" in said} == {"n"}
 
 
 @given(st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.sampled_from(["x.csv", "y.csv"])), min_size=1, max_size=30))
