@@ -149,12 +149,41 @@ def maintain(config: Config = _DEFAULT, as_json: Json = False) -> None:
 
 
 @app.command()
-def dedup(config: Config = _DEFAULT, as_json: Json = False) -> None:
-    """Find tables contained in others and plan which to retire. Nothing is removed."""
-    with _flows(config) as path:
-        from flows.maintain import scan  # noqa: PLC0415
+def dedup(
+    tables: Annotated[list[str] | None, typer.Argument(help="With --retire: the tables to retire.")] = None,
+    retire: Annotated[
+        bool, typer.Option("--retire", help="Remove tables that others can rebuild, once you have approved.")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Retire the tables that the plan would retire.")] = False,
+    parent: Annotated[list[str] | None, typer.Option("--from", help="Rebuild them from this table; may be repeated.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Approve without being asked.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be retired, and stop.")] = False,
+    config: Config = _DEFAULT,
+    as_json: Json = False,
+) -> None:
+    """Find tables contained in others and plan which to retire. Nothing is removed without --retire or --plan, and your yes."""
+    from flows.approval import wanted  # noqa: PLC0415
 
-        _out(show.deduped(scan(path)), as_json)
+    ask = wanted(tables, retire=retire, plan=plan, parents=parent, yes=yes, dry_run=dry_run, console=_errors)
+    with _flows(config, progress=ask is None or yes or dry_run) as path:
+        if ask is None:
+            from flows.maintain import scan  # noqa: PLC0415
+
+            return _out(show.deduped(scan(path)), as_json)
+        from flows.retire import asking  # noqa: PLC0415
+        from flows.retire import retire as run  # noqa: PLC0415
+
+        with asking(ask):
+            return _out(show.retiring(run(tables, plan, parent, path, dry_run)), as_json)
+
+
+@app.command()
+def restore(tables: list[str], config: Config = _DEFAULT, as_json: Json = False) -> None:
+    """Bring retired tables back, equal by digest to what they were."""
+    with _flows(config) as path:
+        from flows.retire import restore as run  # noqa: PLC0415
+
+        _out(show.restored(run(tables, path)), as_json)
 
 
 @app.command()

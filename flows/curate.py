@@ -12,7 +12,9 @@ from prefect import flow
 from flows.progress import count_tables, say
 from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
+from infra.retired import TableRetired, retired, why_retired
 from tasks.dedup.edges import Edge
+from tasks.dedup.restore import holds
 from tasks.dedup.task import DedupResult, dedup
 from tasks.ingest.task import IngestedTable, ingest
 from tasks.prune.task import PruneResult, prune
@@ -63,9 +65,26 @@ def _decided(work: Workspace, name: str, ingested: tuple[IngestedTable, ...], sc
 
 def pool_of(work: Workspace, name: str, scanned: DedupResult) -> tuple[tuple[Snapshot, ...], dict[str, str]]:
     """The pool's snapshots without the tables that another pool table contains, copy for copy, and those left out."""
-    names = work.settings.dataset(name).pool
+    named = work.settings.dataset(name).pool
+    gone = retired_in(work, name, named)
+    names = [n for n in named if n not in gone]
     left_out = contained_in(names, scanned.edges)
-    return work.records(n for n in names if n not in left_out), left_out
+    return work.records(n for n in names if n not in left_out), left_out | {n: left_out.get(p, p) for n, p in gone.items()}
+
+
+def retired_in(work: Workspace, dataset: str, names: Sequence[str]) -> dict[str, str]:
+    """The retired tables among the names of a pool, and for each a parent there: its rows are in the pool all the same.
+
+    Raises `TableRetired` where the pool names no such parent, or that has lost some of the rows.
+    """
+    listed = {name: entry for name, entry in retired(work.lake).items() if name in names}
+    for name, entry in listed.items():
+        if not set(entry.parents) <= set(names):
+            missing = ", ".join(sorted(set(entry.parents) - set(names)))
+            raise TableRetired(f"dataset {dataset} wants {name}, and not {missing}, which has its rows. {why_retired(name)}")
+        if not holds(work.settings, name, scheduler=work.scheduler):
+            raise TableRetired(f"dataset {dataset}: {', '.join(entry.parents)} lacks rows of {name} by now. {why_retired(name)}")
+    return {name: entry.parents[0] for name, entry in listed.items()}
 
 
 def contained_in(names: Sequence[str], edges: Iterable[Edge]) -> dict[str, str]:

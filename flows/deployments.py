@@ -32,7 +32,8 @@ class Deployment:
 
 
 def all_of() -> tuple[Deployment, ...]:
-    """The four deployments. `curate` and `train` take `names` when they are triggered; without, everything in lethe.toml."""
+    """The deployments. `curate` and `train` take `names` when they are triggered; without, everything in lethe.toml. `retire`
+    takes `tables`, or `plan`, and pauses until somebody approves; `restore` takes `tables`."""
     return (
         Deployment(
             "curate", "flows.curate:curate", "raw files to training sets, for every dataset of lethe.toml", cron="0 2 * * *"
@@ -51,6 +52,8 @@ def all_of() -> tuple[Deployment, ...]:
             "small files joined, leftovers removed, containment scan, certificates checked",
             cron="0 5 * * 0",
         ),
+        Deployment("retire", "flows.retire:retire", "remove tables that others can rebuild, once somebody has approved"),
+        Deployment("restore", "flows.retire:restore", "bring retired tables back"),
     )
 
 

@@ -50,6 +50,23 @@ class PlanRow(_Document):
     reason: str = ""
 
 
+class Retirement(_Document):
+    table: str
+    parents: list[str]
+    kind: str  # of its recipe
+    bytes: int
+    monthly_saving: float  # US dollars
+    rebuild_s: float
+
+
+class RetirementDocument(_Document):
+    plan: str  # digest of what was proposed
+    proposed: list[Retirement]
+    refused: dict[str, str]
+    approved: bool
+    retired: list[str]
+
+
 class DedupDocument(_Document):
     n_tables: int
     edges: list[Edge]
@@ -60,6 +77,21 @@ class DedupDocument(_Document):
     listed_apart: list[str] = []
     settled: dict[str, int] = {}
     unreadable: dict[str, str] = {}
+    retirement: RetirementDocument | None = None  # only where tables were to be retired
+
+
+class RestoredTable(_Document):
+    table: str
+    parents: list[str]
+    rows: int
+    bytes: int
+    version: int
+    digest: str
+    seconds: float
+
+
+class RestoreDocument(_Document):
+    tables: list[RestoredTable]
 
 
 class CompactedTable(_Document):
@@ -83,6 +115,7 @@ class MaintainDocument(_Document):
     dedup: DedupDocument
     problems: dict[str, list[str]]
     seconds: float
+    renewed: list[str] = []  # retired tables whose recipes rest on newer versions now
 
 
 class RegisterDocument(_Document):
@@ -177,6 +210,8 @@ class Forgotten(_Document):
 class ForgetDocument(_Document):
     requests: list[Forgotten]
     seconds: float = 0.0
+    retired_again: list[str] = []
+    kept: dict[str, str] = {}  # tables that were retired and are no more, and why
 
 
 class VerifyDocument(_Document):
@@ -190,6 +225,7 @@ class StatusDocument(_Document):
     models: list[dict[str, Any]]
     requests: list[dict[str, Any]]
     foreign: list[dict[str, Any]] = []
+    retired: list[dict[str, Any]] = []
 
 
 class ExportDocument(_Document):
@@ -264,6 +300,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "init": InitDocument,
     "ingest": IngestDocument,
     "dedup": DedupDocument,
+    "restore": RestoreDocument,
     "maintain": MaintainDocument,
     "register": RegisterDocument,
     "adopt": AdoptDocument,

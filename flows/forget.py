@@ -19,6 +19,7 @@ from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
 from infra.lake import Lake
 from infra.settings import load_settings
+from tasks.dedup.restore import Resumed, resume, suspend
 from tasks.dedup.task import DedupResult, dedup
 from tasks.forget.task import CertificateResult, EraseResult, certify, erase, open_requests, purge_derived, register_requests
 from tasks.prune.task import EmptySample
@@ -43,11 +44,12 @@ _NO_LONGER_MADE = "lethe.toml does not make it any more, and it rests on rows th
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What became of the requests of one run."""
+    """What became of the requests of one run, and of retired tables: they were brought back for it, and retired again."""
 
     erased: EraseResult
     redone: Redone
     certificates: tuple[CertificateResult, ...]
+    resumed: Resumed = field(default_factory=Resumed)
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,13 @@ def forget(requests: list[str] | None = None, config: str = "lethe.toml") -> For
             return None
         work.lake.clear_scratch()
         work.lake.sweep()
+        suspend(work.settings, scheduler=work.scheduler)  # persons go from tables, not from recipes
         erased = erase(work.settings, wanted, containment=scanned(work).containment, scheduler=work.scheduler)
         redone = again(work, erased)
+        resumed = resume(work.settings, scheduler=work.scheduler)
         purge_derived(work.settings)
         certificates = certify(work.settings, wanted, erased=erased, redone=as_facts(redone), scheduler=work.scheduler)
-        return Forgotten(erased, redone, tuple(certificates))
+        return Forgotten(erased, redone, tuple(certificates), resumed)
 
 
 def scanned(work: Workspace) -> DedupResult:

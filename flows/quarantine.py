@@ -20,6 +20,7 @@ from flows.workspace import RECORDS
 from infra.contracts import UnknownTable
 from infra.files import read_part
 from infra.lake import Lake
+from infra.retired import retired
 from infra.settings import load_settings
 from tasks.forget import ledger as requests
 from tasks.ingest import ledger
@@ -44,12 +45,14 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Ground:
-    """What a report stands on: the lake, the folder of lethe.toml, what was erased of each table, how many raw rows to show."""
+    """What a report stands on: the lake, the folder of lethe.toml, what was erased of each table, how many raw rows to show, and
+    the rows of retired tables."""
 
     lake: Lake
     home: Path
     erased: Mapping[str, int]
     n_raw: int
+    n_retired: Mapping[str, int]
 
 
 _Tallies = dict[str, dict[str, _Tally]]  # by table and reason
@@ -66,7 +69,8 @@ def quarantine_report(
     settings = load_settings(config)
     lake = Lake.open(settings)
     entries = _entries(lake, tables)
-    ground = _Ground(lake, settings.home, _n_erased(lake), n_raw if raw else 0)
+    n_retired = {name: entry.n_rows for name, entry in retired(lake).items()}
+    ground = _Ground(lake, settings.home, _n_erased(lake), n_raw if raw else 0, n_retired)
     tallies = _tallies(lake, None if tables is None else [*entries], ground.n_raw)
     told = [_told(ground, name, found, tallies.get(name, {})) for name, found in entries.items()]
     return QuarantineDocument(
@@ -150,7 +154,9 @@ def _told(ground: _Ground, name: str, entries: Sequence[Entry], tallies: Mapping
     """One table; its rows are counted where they are, and held against what the readers counted."""
     n_suppressed = sum(entry.n_suppressed for entry in entries)
     n_in = n_suppressed + sum(entry.n_rows + entry.n_quarantined for entry in entries)
-    n_rows = ground.lake.snapshot(RECORDS + name).n_rows if ground.lake.exists(RECORDS + name) else 0
+    n_rows = ground.n_retired.get(name) or (
+        ground.lake.snapshot(RECORDS + name).n_rows if ground.lake.exists(RECORDS + name) else 0
+    )
     n_quarantined = sum(tally.n_rows for tally in tallies.values())
     missing = n_in - n_rows - n_quarantined - n_suppressed
     is_erased = 0 < missing <= ground.erased.get(RECORDS + name, 0) + ground.erased.get(_TABLE, 0)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from flows.curate import Curated
     from flows.forget import Forgotten
     from flows.maintain import Maintained
+    from flows.retire import RetireResult
     from infra.foreign import Registered
+    from tasks.dedup.restore import Restored
     from tasks.dedup.task import DedupResult
     from tasks.ingest.foreign import Adopted
     from tasks.ingest.task import IngestedTable
@@ -51,6 +53,47 @@ def deduped(result: DedupResult) -> d.DedupDocument:
     )
 
 
+def retiring(result: RetireResult) -> d.DedupDocument:
+    """The scan, and what became of the tables that were to be retired."""
+    proposal = result.proposal
+    proposed = [
+        d.Retirement(
+            table=t.table,
+            parents=list(t.parents),
+            kind=t.recipe.kind,
+            bytes=t.n_bytes,
+            monthly_saving=t.monthly_saving,
+            rebuild_s=t.rebuild_s,
+        )
+        for t in proposal.tables
+    ]
+    retirement = d.RetirementDocument(
+        plan=proposal.digest,
+        proposed=proposed,
+        refused=dict(proposal.refused),
+        approved=result.approved,
+        retired=list(result.retired),
+    )
+    return deduped(result.scanned).model_copy(update={"retirement": retirement})
+
+
+def restored(tables: tuple[Restored, ...]) -> d.RestoreDocument:
+    return d.RestoreDocument(
+        tables=[
+            d.RestoredTable(
+                table=t.table,
+                parents=list(t.parents),
+                rows=t.n_rows,
+                bytes=t.n_bytes,
+                version=t.version,
+                digest=t.digest,
+                seconds=t.seconds,
+            )
+            for t in tables
+        ]
+    )
+
+
 def maintained(result: Maintained) -> d.MaintainDocument:
     return d.MaintainDocument(
         compacted=[d.CompactedTable.model_validate(one) for one in result.compacted],
@@ -58,6 +101,7 @@ def maintained(result: Maintained) -> d.MaintainDocument:
         dedup=deduped(result.scanned),
         problems={name: found for name, found in result.problems.items() if found},
         seconds=result.seconds,
+        renewed=list(result.renewed),
     )
 
 
@@ -155,7 +199,9 @@ def forgotten(result: Forgotten | None) -> d.ForgetDocument:
                 residue_hits=c.residue_hits,
             )
             for c in result.certificates
-        ]
+        ],
+        retired_again=list(result.resumed.retired),
+        kept=dict(result.resumed.kept),
     )
 
 
@@ -185,7 +231,7 @@ def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
 
 
 _TEXTUAL = frozenset(
-    "table digest child parent step action reason dataset model request state shard metric what at first".split()  # noqa: SIM905
+    "table digest child parent kind step action reason dataset model request state shard metric what at first".split()  # noqa: SIM905
 )
 
 
@@ -227,12 +273,15 @@ def _maintain(doc: d.MaintainDocument) -> list[Any]:
     return [
         _table("table files_before files bytes_before bytes", joined) if joined else "No table has small files to join.",
         _table("table files_removed bytes_removed", gone) if gone else "No killed run left a file.",
+        *([f"renewed the recipes of {', '.join(doc.renewed)}"] if doc.renewed else []),
         *_dedup(doc.dedup),
         *(f"{name}: {'; '.join(found)}" for name, found in doc.problems.items()),
     ]
 
 
 def _dedup(doc: d.DedupDocument) -> list[Any]:
+    if doc.retirement is not None:
+        return _retirement(doc.retirement)
     kind = {(True, True): "every row, with its copies", (True, False): "every row"}
     edges = [(e.child, e.parent, kind.get((e.set, e.multiset), f"{e.fraction:.3f}"), e.step) for e in doc.edges]
     acts = [(p.table, p.action, p.bytes, p.parent, p.reason) for p in doc.plan if p.action != "keep"]
@@ -240,6 +289,26 @@ def _dedup(doc: d.DedupDocument) -> list[Any]:
     plan = [_table("table action bytes parent reason", acts), "Nothing was removed."] if acts else ["The plan keeps every table."]
     left_out = [f"not compared: {name}: {reason}" for name, reason in doc.unreadable.items()]
     return [head, _table("child parent what step", edges[:60]), *plan, *left_out]
+
+
+def _retirement(doc: d.RetirementDocument) -> list[Any]:
+    rows = [
+        (t.table, ", ".join(t.parents), t.kind, t.bytes, f"{t.monthly_saving:.2g}", f"{t.rebuild_s:.1f}") for t in doc.proposed
+    ]
+    if doc.retired:
+        said = f"retired {len(doc.retired)} tables; each comes back with: lethe restore TABLE"
+    else:
+        said = f"Nothing was removed. Plan {doc.plan}" if rows else "Nothing to retire."
+    return [
+        *([_table("table parent kind bytes $_a_month rebuilt_in_s", rows)] if rows else []),
+        *(escape(f"not retired: {table}: {reason}") for table, reason in doc.refused.items()),
+        said,
+    ]
+
+
+def _restore(doc: d.RestoreDocument) -> list[Any]:
+    rows = [(t.table, ", ".join(t.parents), t.rows, t.bytes, _short(t.digest), f"{t.seconds:.1f} s") for t in doc.tables]
+    return [_table("table parent rows bytes digest what", rows)]
 
 
 def _register(doc: d.RegisterDocument) -> list[Any]:
@@ -294,7 +363,8 @@ def _forget(doc: d.ForgetDocument) -> list[Any]:
         (r.request_id, r.rows_erased, ", ".join(r.tables), r.shards_retrained, r.residue_hits, r.certificate)
         for r in doc.requests
     ]
-    return [_table("request rows_erased table shards_retrained residue_hits what", rows)]
+    kept = (escape(f"{table} was retired and is kept now: {reason}") for table, reason in doc.kept.items())
+    return [_table("request rows_erased table shards_retrained residue_hits what", rows), *kept]
 
 
 def _verify(doc: d.VerifyDocument) -> list[Any]:
@@ -303,12 +373,14 @@ def _verify(doc: d.VerifyDocument) -> list[Any]:
 
 def _status(doc: d.StatusDocument) -> list[Any]:
     others = [(t["name"], t["rows"], t["version"], t["uri"]) for t in doc.foreign]
+    gone = [(t["name"], ", ".join(t["parents"]), t["rows"], t["bytes"], "retired: bytes saved") for t in doc.retired]
     return [
         _table("table rows version digest", [(t["name"], t["rows"], t["version"], _short(t["digest"])) for t in doc.tables]),
         _table("dataset records kept version", [(s["name"], s["n_records"], s["n_kept"], s["version"]) for s in doc.datasets]),
         _table("model version digest state", [(m["name"], m["version"], _short(m["digest"]), m["state"]) for m in doc.models]),
         _table("request state at", [(r["request_id"], r["state"], r["at"]) for r in doc.requests]),
         *([_table("table rows version what", others)] if others else []),
+        *([_table("table parent rows bytes what", gone)] if gone else []),
     ]
 
 
@@ -392,6 +464,7 @@ _TEXTS: dict[type[BaseModel], Callable[[Any], list[Any]]] = {
     d.IngestDocument: _ingest,
     d.DedupDocument: _dedup,
     d.MaintainDocument: _maintain,
+    d.RestoreDocument: _restore,
     d.RegisterDocument: _register,
     d.AdoptDocument: _adopt,
     d.SelectDocument: _select,

@@ -9,6 +9,7 @@ from flows.documents import StatusDocument
 from flows.tables import registered_tables
 from flows.workspace import RECORDS
 from infra.lake import Lake
+from infra.retired import Retired, retired
 from infra.settings import load_settings
 from tasks.forget.task import request_states
 from tasks.train.task import registered_versions
@@ -18,18 +19,32 @@ def status_of(config: Path) -> StatusDocument:
     """Tables, datasets, models and deletion requests, each with its newest version."""
     settings = load_settings(config)
     lake = Lake.open(settings)
+    gone = retired(lake)
     return StatusDocument(
-        tables=[_table(lake, name) for name in lake.tables("records")],
+        tables=[_table(lake, name) for name in lake.tables("records") if name.removeprefix(RECORDS) not in gone],
         datasets=[_dataset(lake, name) for name in lake.tables("training_set")],
         models=[{"name": name, **version} for name in sorted(settings.models) for version in registered_versions(settings, name)],
         requests=request_states(settings),
         foreign=registered_tables(config),
+        retired=[_retired(entry) for _, entry in sorted(gone.items())],
     )
 
 
 def _table(lake: Lake, table: str) -> dict[str, Any]:
     snapshot = lake.snapshot(table)
     return {"name": table.removeprefix(RECORDS), "rows": snapshot.n_rows, "version": snapshot.version, "digest": snapshot.digest}
+
+
+def _retired(entry: Retired) -> dict[str, Any]:
+    return {
+        "name": entry.table,
+        "rows": entry.n_rows,
+        "bytes": entry.n_bytes,
+        "parents": list(entry.parents),
+        "kind": entry.kind,
+        "digest": entry.digest,
+        "retired": entry.retired.isoformat(timespec="seconds"),
+    }
 
 
 def _dataset(lake: Lake, table: str) -> dict[str, Any]:

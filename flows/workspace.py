@@ -10,6 +10,7 @@ from pathlib import Path
 from infra.cluster import Scheduler, cluster
 from infra.contracts import Snapshot
 from infra.lake import Lake
+from infra.retired import TableRetired, retired, why_retired
 from infra.settings import Settings, load_settings
 from tasks.ingest.sources import raw_files
 
@@ -25,11 +26,16 @@ class Workspace:
     scheduler: Scheduler
 
     def records(self, names: Iterable[str]) -> tuple[Snapshot, ...]:
-        """Snapshots of record tables by their names in lethe.toml."""
-        return tuple(self.lake.snapshot(RECORDS + name) for name in names)
+        """Snapshots of record tables by their names in lethe.toml. Raises `TableRetired`."""
+        wanted, gone = tuple(names), retired(self.lake)
+        for name in (name for name in wanted if name in gone):
+            raise TableRetired(why_retired(name))
+        return tuple(self.lake.snapshot(RECORDS + name) for name in wanted)
 
     def all_records(self) -> tuple[Snapshot, ...]:
-        return tuple(self.lake.snapshot(name) for name in self.lake.tables("records"))
+        """The newest versions of all tables of records that are not retired."""
+        gone = {RECORDS + name for name in retired(self.lake)}
+        return tuple(self.lake.snapshot(name) for name in self.lake.tables("records") if name not in gone)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Where the work runs: this process, a local Dask cluster, CUDA workers, or a scheduler that is already there.
 
-A flow opens one cluster and passes its address on; a task connects to the address. Tiny work stays in the process: a local
-cluster takes seconds to start. The only importer of dask_cuda.
+A flow opens one cluster and passes it on; a task connects to it. Tiny work stays in the process: a local cluster takes seconds
+to start. On a machine with GPUs training has a worker a GPU, and everything else a worker a core. The only importer of dask_cuda.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, TypeVar, cast
 
@@ -37,6 +38,10 @@ _DASK = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 256 << 20,
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
 }
+# Without a dashboard a scheduler still takes its port, and the second of a machine warns that somebody has it.
+_ANY_PORT = {"dashboard_address": "127.0.0.1:0"}
+# Workers that count on cores may not each take a piece of the GPU beside those that train there.
+_BLIND = {"distributed.nanny.environ.CUDA_VISIBLE_DEVICES": ""}
 
 
 class ClusterError(LetheError):
@@ -84,8 +89,21 @@ class LazyCluster:
         self._address = None
 
 
-# Where a stage sends its work: an address, a cluster that is not started yet, or (None) this process.
-Scheduler = str | LazyCluster | None
+@dataclass(frozen=True)
+class Split:
+    """The clusters of a machine with GPUs: `gpu` has a worker a GPU, `cores` (None: this process) a worker a core."""
+
+    gpu: LazyCluster
+    cores: LazyCluster | None
+
+    def close(self) -> None:
+        self.gpu.close()
+        if self.cores is not None:
+            self.cores.close()
+
+
+# Where a stage sends its work: an address, clusters that are not started yet, or (None) this process.
+Scheduler = str | LazyCluster | Split | None
 
 
 class _Here:
@@ -155,8 +173,10 @@ def _is_big(value: Any) -> bool:
 
 
 @contextmanager
-def connect(scheduler: Scheduler) -> Iterator[Workers]:
-    """The workers behind a scheduler; None is this process."""
+def connect(scheduler: Scheduler, *, gpu: bool = False) -> Iterator[Workers]:
+    """The workers behind a scheduler; None is this process. `gpu` asks for those that have one, where some do."""
+    if isinstance(scheduler, Split):
+        scheduler = scheduler.gpu if gpu else scheduler.cores
     if scheduler is None:
         yield _Here()
         return
@@ -168,22 +188,27 @@ def connect(scheduler: Scheduler) -> Iterator[Workers]:
 def cluster(settings: Settings, *, n_bytes: int) -> Iterator[Scheduler]:
     """Where work over `n_bytes` of data is sent; None means that this process does it.
 
-    `[cluster] scheduler` (or LETHE_SCHEDULER) names one that runs already; else CUDA workers where GPUs are (`device`), else
-    local processes when the work is worth their start. Clusters of our own start with the first work and end here.
+    `[cluster] scheduler` (or LETHE_SCHEDULER) names one that runs already. Else work that is worth their start gets local
+    processes, and CUDA workers beside them where GPUs are (`device`). Clusters of our own start with the first work and end here.
     """
     wanted = settings.cluster
     if wanted.scheduler is not None:
         yield wanted.scheduler
         return
     on_gpu = _wants_gpu(wanted)
-    if not on_gpu and (n_bytes < wanted.local_bytes or _n_workers(wanted) < 2):
+    if n_bytes < wanted.local_bytes or (_n_workers(wanted) < 2 and not on_gpu):
         yield None
         return
-    lazy = LazyCluster(_cuda_cluster if on_gpu else partial(_local_cluster, wanted))
+    lazy = _split(wanted) if on_gpu else LazyCluster(partial(_local_cluster, wanted))
     try:
         yield lazy
     finally:
         lazy.close()
+
+
+def _split(wanted: ClusterSettings) -> Split:
+    cores = LazyCluster(partial(_local_cluster, wanted, blind=True)) if _n_workers(wanted) > 1 else None
+    return Split(LazyCluster(_cuda_cluster), cores)
 
 
 def _n_workers(wanted: ClusterSettings) -> int:
@@ -191,8 +216,14 @@ def _n_workers(wanted: ClusterSettings) -> int:
 
 
 def n_gpus() -> int:
-    """How many CUDA devices NVML sees; 0 where there is none."""
-    return int(nvml.device_get_count())
+    """How many CUDA devices this process may use: NVML counts all of the machine's, CUDA_VISIBLE_DEVICES may hide some."""
+    found = int(nvml.device_get_count())
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return found
+    names = [name.strip() for name in listed.split(",")]
+    # CUDA reads the list up to the first name that is none.
+    return min(found, next((at for at, name in enumerate(names) if name in ("", "-1")), len(names)))
 
 
 def _wants_gpu(wanted: ClusterSettings) -> bool:
@@ -205,15 +236,16 @@ def _wants_gpu(wanted: ClusterSettings) -> bool:
 
 
 @contextmanager
-def _local_cluster(wanted: ClusterSettings) -> Iterator[str]:
+def _local_cluster(wanted: ClusterSettings, *, blind: bool = False) -> Iterator[str]:
     with (
-        dask.config.set(_DASK),
+        dask.config.set(_DASK | (_BLIND if blind else {})),
         LocalCluster(
             n_workers=_n_workers(wanted),
             threads_per_worker=1,
             memory_limit=wanted.worker_memory,
             host="127.0.0.1",
             dashboard_address=None,  # pyright: ignore[reportArgumentType] - None switches it off
+            scheduler_kwargs=_ANY_PORT,
         ) as local,
     ):
         _LOG.info("local Dask cluster of %d workers", _n_workers(wanted))
@@ -227,5 +259,12 @@ def _cuda_cluster() -> Iterator[str]:
         from dask_cuda import LocalCUDACluster  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ClusterError(f"a GPU is here but dask-cuda is not ({error}). Install the extra: pip install '.[gpu]'") from error
-    with dask.config.set(_DASK), LocalCUDACluster(threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as gpus:
+    with (
+        dask.config.set(_DASK),
+        # A plain dict for results: dask-cuda's own store spills them to local disks whatever Dask is told.
+        LocalCUDACluster(
+            threads_per_worker=1, host="127.0.0.1", dashboard_address=None, scheduler_kwargs=_ANY_PORT, data={}
+        ) as gpus,
+    ):
+        _LOG.info("Dask cluster of %d CUDA workers", n_gpus())
         yield str(gpus.scheduler_address)

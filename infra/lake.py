@@ -444,6 +444,22 @@ class Lake:
         self._check_lease()
         purge.remove_folder(self.uri(table))
 
+    def retire(self, table: str) -> None:
+        """Remove a table of records whole, history and all: one that a recipe rebuilds. A removal that was killed leaves a table
+        that still tells the digest of its newest version. Only call it with `writing()` held."""
+        if not table.startswith("records/"):
+            raise LetheError(f"{table} is not a table of records; it cannot be retired")
+        self._check_lease()
+        log = f"{self.uri(table)}/_delta_log"
+        *older, _ = sorted(name for name in store.names(log) if name.endswith(".json")) or [""]
+        purge.delete(log, older)
+        purge.remove_folder(self.uri(table))
+
+    def is_readable(self, snapshot: Snapshot) -> bool:
+        """Whether a version can still be read: the newest, or one whose files are all there."""
+        newest = deltas.newest_version(self.uri(snapshot.table))
+        return newest is not None and self._readable(snapshot, newest) is not None
+
     def sweep(self) -> int:
         """Remove the folders of tables that never came to be: files of a run that was killed before its first commit. Returns how
         many. Only call it with `writing()` held."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from infra.contract_check import contract_complaints
 from infra.contracts import LetheError
+from infra.price_book import RetentionSettings
 
 _T = TypeVar("_T")
 _FOREIGN = "foreign"
@@ -166,20 +167,6 @@ class TrackingSettings(_Strict):
     artifacts: str | None = None
     experiment: str = "lethe"
     alias: str = "champion"
-
-
-class RetentionSettings(_Strict):
-    """The price book of the retention plan, in US dollars; change it to your provider's and date it."""
-
-    dated: str = "2026-11-01"
-    storage_gb_month: float = 0.023
-    read_gb: float = 0.0009
-    write_gb: float = 0.005
-    compute_gb: float = 0.005
-    accesses_per_month: float = 1.0
-    max_rebuild_s: float = 3600.0
-    rebuild_gb_s: float = 0.2
-    min_evidence_bits: float = 32.0
 
 
 class DedupSettings(_Strict):

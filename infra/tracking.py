@@ -209,6 +209,12 @@ def _dataset(snapshot: Snapshot) -> Dataset:
     return Dataset(snapshot.table, snapshot.digest.rpartition(":")[2][:36], "lethe", source, profile=profile)
 
 
+def inputs_of(tracking: Tracking, run_id: str) -> list[str]:
+    """Names of the tables that a run's datasets are, sorted."""
+    inputs = tracking.client.get_run(run_id).inputs.dataset_inputs
+    return sorted({str(one.dataset.name) for one in inputs})
+
+
 def log_text(tracking: Tracking, run_id: str, text: str, path: str) -> None:
     """Text as an artifact of a run."""
     tracking.client.log_text(run_id, text, path)
@@ -222,6 +228,11 @@ def log_json(tracking: Tracking, run_id: str, document: Any, path: str) -> None:
 def log_figure(tracking: Tracking, run_id: str, figure: Figure, path: str) -> None:
     """A matplotlib figure as an artifact of a run (PNG or SVG by the path's ending)."""
     tracking.client.log_figure(run_id, figure, path)
+
+
+def log_file(tracking: Tracking, run_id: str, path: Path) -> None:
+    """A file as an artifact of a run, by its own name."""
+    tracking.client.log_artifact(run_id, str(path))
 
 
 def read_json(tracking: Tracking, run_id: str, path: str) -> Any:

@@ -24,6 +24,7 @@ from infra.ids import I64
 Bools = npt.NDArray[np.bool_]
 LOWEST, HIGHEST = -1, 1 << 40
 UNKNOWN = -1
+VALUES, BELOW, ABOVE, NULLS, GAP = "values", "below", "above", "nulls", "gap"
 _CHUNK_CELLS = 1 << 22
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -78,17 +79,21 @@ def bound_value(value: Any, kind: str) -> Any:
 class Boxes:
     """The files of one table as boxes of ranks, each array (n_files, n_columns).
 
-    `low` and `high` bound every value (LOWEST, HIGHEST where unknown; crossed where a file holds only NULLs); `known` says
-    that both are values of a row; `n_nulls` is UNKNOWN where the log does not say; `solid` says that every row has a value
-    within the box.
+    `low` and `high` bound every value but NaN (LOWEST, HIGHEST where unknown; crossed where a file holds only NULLs); `known`
+    says that both are values of a row; `n_nulls` is UNKNOWN where the log does not say; `closed` says that there is no NaN.
     """
 
     low: I64
     high: I64
     known: Bools
     n_nulls: I64
-    solid: Bools
+    closed: Bools
     n_rows: int
+
+    @property
+    def solid(self) -> Bools:
+        """Whether every row has a value within the box, and the log says which."""
+        return self.known & (self.n_nulls == 0) & self.closed
 
 
 @dataclass(frozen=True)
@@ -141,17 +146,17 @@ def _boxes(
     shape = (len(rows), len(keys))
     low, high = np.full(shape, LOWEST, np.int64), np.full(shape, HIGHEST, np.int64)
     known, n_nulls = np.zeros(shape, np.bool_), np.full(shape, UNKNOWN, np.int64)
+    # A NaN lies in no box and no count: a float column says that there is none only where it has no value at all.
+    closed = np.zeros(shape, np.bool_) | np.array([kind != "float" for _, kind in keys], np.bool_)
     for f, row in enumerate(rows):
         for j, bounds in enumerate(row):
             n_nulls[f, j] = bounds.n_nulls
             if bounds.all_null:
-                low[f, j], high[f, j] = HIGHEST, LOWEST
+                low[f, j], high[f, j], closed[f, j] = HIGHEST, LOWEST, True
             elif bounds.low is not None:
                 low[f, j], high[f, j] = ranks[keys[j]][bounds.low], ranks[keys[j]][bounds.high]
                 known[f, j] = True
-    # A NaN lies in no box and no count: a float column never says where all of its rows are.
-    countable = np.array([kind != "float" for _, kind in keys], np.bool_)
-    return Boxes(low, high, known, n_nulls, known & (n_nulls == 0) & countable, n_rows)
+    return Boxes(low, high, known, n_nulls, closed, n_rows)
 
 
 # --- tables against tables -----------------------------------------------------------------------------------------------------
@@ -160,7 +165,7 @@ def _boxes(
 @dataclass(frozen=True)
 class Extents:
     """Tables of one schema as single boxes, each array (n_tables, n_columns): as children (witnessed) and as parents
-    (covering).
+    (covering). `closed` says that there is no NaN.
     """
 
     child_low: I64
@@ -170,12 +175,13 @@ class Extents:
     parent_high: I64
     parent_nulls: I64
     n_rows: I64
+    closed: Bools
 
 
 def extents(boxes: Sequence[Boxes]) -> Extents:
     """The tables' own boxes from those of their files. A table needs at least one row."""
 
-    def stack(of: Callable[[Boxes], I64]) -> I64:
+    def stack(of: Callable[[Boxes], Any]) -> Any:
         return np.stack([of(box) for box in boxes])
 
     return Extents(
@@ -186,6 +192,7 @@ def extents(boxes: Sequence[Boxes]) -> Extents:
         stack(lambda b: b.high.max(0)),
         stack(lambda b: np.where((b.n_nulls == UNKNOWN).any(0), HIGHEST, b.n_nulls.sum(0))),
         np.array([box.n_rows for box in boxes], np.int64),
+        stack(lambda b: b.closed.all(0)),
     )
 
 
@@ -196,14 +203,68 @@ def compare_extents(child: Extents, parent: Extents, columns: I64) -> Iterator[t
     `columns` are the positions of the child's columns among the parent's.
     """
     low, high, nulls = parent.parent_low[:, columns], parent.parent_high[:, columns], parent.parent_nulls[:, columns]
-    step = max(1, _CHUNK_CELLS // max(1, low.size))
-    for start in range(0, len(child.n_rows), step):
-        some = slice(start, start + step)
+    for some in _slices(len(child.n_rows), low.size):
         child_nulls = child.child_nulls[some, None]
         within = (child.child_low[some, None] >= low) & (child.child_high[some, None] <= high)
         contained = (within & ((child_nulls == 0) | (nulls > 0))).all(2)
         counted = (child_nulls <= nulls).all(2) & (child.n_rows[some, None] <= parent.n_rows)
-        yield start, contained, contained & counted
+        yield some.start, contained, contained & counted
+
+
+def may_overlap(child: Extents, parent: Extents, columns: I64) -> Iterator[tuple[int, Bools]]:
+    """For slices of the children: (first child, whether some row of the child may be in the parent), bools (n_slice, n_parents).
+
+    False is certain: on some column no value of the one can be in the other, and one of them has no NULL. A float column refutes
+    only where one side has no value at all, for both may hold a NaN beside their boxes. `columns` as in `compare_extents`.
+    """
+    low, high, nulls = parent.parent_low[:, columns], parent.parent_high[:, columns], parent.parent_nulls[:, columns]
+    empty, closed = low > high, parent.closed[:, columns]
+    for some in _slices(len(child.n_rows), low.size):
+        child_low, child_high, child_nulls = (
+            child.parent_low[some, None],
+            child.parent_high[some, None],
+            child.parent_nulls[some, None],
+        )
+        apart = (child_low > high) | (child_high < low) | (child_low > child_high) | empty
+        apart &= (child.closed[some, None] | closed) & ((child_nulls == 0) | (nulls == 0))
+        yield some.start, ~apart.any(2)
+
+
+def _slices(n: int, n_cells: int) -> Iterator[slice]:
+    """Slices of n children that meet parents of `n_cells` cells in bounded memory."""
+    step = max(1, _CHUNK_CELLS // max(1, n_cells))
+    return (slice(start, start + step) for start in range(0, n, step))
+
+
+@dataclass(frozen=True)
+class Refutation:
+    """Why a child is not in a parent: the position of the child's file some row of which cannot be there, that of the column, and
+    `what` is wrong with it.
+    """
+
+    file: int
+    column: int
+    what: str
+
+
+def outside(child: Boxes, parent: Boxes, columns: I64) -> Refutation | None:
+    """What `compare_extents` finds against a containment: values where the parent has none, beyond its least or its greatest one,
+    or NULLs that it lacks; None where it finds nothing.
+    """
+    ours, theirs = extents([child]), extents([parent])
+    low, high, nulls = theirs.parent_low[0, columns], theirs.parent_high[0, columns], theirs.parent_nulls[0, columns]
+    lowest, highest = np.where(child.known, child.low, HIGHEST), np.where(child.known, child.high, LOWEST)
+    found: tuple[tuple[str, Bools, I64], ...] = (
+        (VALUES, child.known.any(0) & (low > high), child.known.argmax(0)),
+        (BELOW, ours.child_low[0] < low, lowest.argmin(0)),
+        (ABOVE, ours.child_high[0] > high, highest.argmax(0)),
+        (NULLS, (ours.child_nulls[0] > 0) & (nulls == 0), child.n_nulls.argmax(0)),
+    )
+    for what, refuted, files in found:
+        if refuted.any():
+            column = int(refuted.argmax())
+            return Refutation(int(files[column]), column, what)
+    return None
 
 
 def has_witnesses(child: Boxes, parent: Boxes, columns: I64) -> bool:
@@ -212,13 +273,18 @@ def has_witnesses(child: Boxes, parent: Boxes, columns: I64) -> bool:
     A child file's minimum on a column is in some row; where other columns have a value in every row, that row's lies in the
     child file's box, and so must the parent's. False refutes the containment; True proves nothing.
     """
+    return without_witness(child, parent, columns) is None
+
+
+def without_witness(child: Boxes, parent: Boxes, columns: I64) -> Refutation | None:
+    """An extreme of a child file that lies in no parent file, if there is one; see `has_witnesses`."""
     low, high = parent.low[:, columns], parent.high[:, columns]
     for f in range(len(child.low)):
         meets = ((low <= child.high[f]) & (high >= child.low[f])) | ~child.solid[f]
         near = meets.all(1)
         near_low, near_high = low[near], high[near]
         for extreme in (child.low[f], child.high[f]):
-            held = ((near_low <= extreme) & (near_high >= extreme)).any(0)
-            if not (held | ~child.known[f]).all():
-                return False
-    return True
+            held = ((near_low <= extreme) & (near_high >= extreme)).any(0) | ~child.known[f]
+            if not held.all():
+                return Refutation(f, int(held.argmin()), GAP)
+    return None

@@ -1,40 +1,48 @@
 """How much a containment proves: log2 of the row space that the child's rows were drawn from. Pure.
 
 A table of two flags is contained in every table that has those flags, by accident. The row space is the product of the
-columns' numbers of distinct values, NULL among them. Values are counted by the 16 low bits of their keyed hashes, so the
-count is an integer that is never too large, does not depend on order or files, and stops at 16 bits a column.
+columns' numbers of distinct values, NULL among them. They are counted in the columns' sketches: exactly below
+`COLUMN_FLOOR` values, and from the `COLUMN_FLOOR` smallest hashes above (Bar-Yossef et al., "Counting distinct elements in a
+data stream", 2002), which are the same however the rows lie in files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-import numpy as np
-import numpy.typing as npt
-
-from infra.ids import U64
+from tasks.dedup.sketches import COLUMN_FLOOR, Sketch
 
 MAX_BITS = 64.0  # the measure stops here: more evidence changes no decision
-Slots = npt.NDArray[np.uint16]
 
 
-def slots_of(cells: U64) -> Slots:
-    """The distinct 16-bit slots that a column's cell hashes (n, 2) fall into, sorted."""
-    seen = np.zeros(1 << 16, np.bool_)
-    seen[(cells[:, 0] & np.uint64(0xFFFF)).astype(np.uint16)] = True
-    return np.flatnonzero(seen).astype(np.uint16)
+def evidence_bits(columns: Mapping[str, Sketch], *, with_nulls: Collection[str] = ()) -> float:
+    """log2 of the product of the columns' numbers of distinct values, at most `MAX_BITS`.
+
+    NULL is one more value. It hashes to 0; where the cells of NULLs were left out of a sketch, `with_nulls` names its column.
+    """
+    bits = (math.log2(max(1.0, _n_values(found, name in with_nulls))) for name, found in columns.items())
+    return min(MAX_BITS, math.fsum(bits))
 
 
-def evidence_bits(slots: Mapping[str, Slots]) -> float:
-    """log2 of the product of the columns' occupied slots, at most `MAX_BITS`."""
-    return min(MAX_BITS, sum(math.log2(len(found)) for found in slots.values() if len(found)))
+def _n_values(found: Sketch, has_nulls: bool) -> float:
+    return n_distinct(found) + (has_nulls and not _holds_null(found))
 
 
-def merge_slots(one: Mapping[str, Slots], other: Mapping[str, Slots]) -> dict[str, Slots]:
-    """The slots of two sets of rows together; a column that is absent on one side holds nothing there."""
-    both = {name: np.union1d(found, other[name]) for name, found in one.items() if name in other}
-    return {**one, **other, **both}
+def n_distinct(column: Sketch) -> float:
+    """The number of distinct values in a column sketch, NULL among them.
+
+    Exact below `COLUMN_FLOOR`; above, its relative standard error is about 1 / sqrt(`COLUMN_FLOOR`).
+    """
+    smallest, has_null = column.hashes[:COLUMN_FLOOR], _holds_null(column)
+    n = len(smallest) - has_null
+    if len(smallest) == COLUMN_FLOOR:
+        return (n - 1) * 2.0**64 / (float(smallest[-1]) + 1.0) + has_null
+    return has_null + (n if column.is_whole else n * 2.0**64 / (float(column.bound) + 1.0))
+
+
+def _holds_null(column: Sketch) -> bool:
+    return len(column.hashes) > 0 and bool(column.hashes[0] == 0)
 
 
 def why_apart(n_rows: int, n_columns: int, *, all_null: bool) -> str | None:

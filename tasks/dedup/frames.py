@@ -1,14 +1,13 @@
-"""The cluster's side of a scan: hash the rows of each table once, over every column set that is asked for, then search.
+"""The cluster's side of a scan: read data files once, hash their rows over every column set that is asked for, sketch and sort.
 Decides nothing.
 
 A file is read in batches; a column's cells are hashed once and added to the sums of every column set that holds it, so memory
-is bounded by the batch and by 24 bytes for each row of a run. Runs of small tables stay in memory within a budget, the others
-go to the lake's scratch.
+is bounded by the batch, the sketches, and 24 bytes for each row of a run. Runs of small tables stay in memory within a budget,
+the others go to the lake's scratch.
 """
 
 from __future__ import annotations
 
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,90 +16,71 @@ import numpy as np
 import pyarrow as pa
 
 from infra.cluster import Workers
-from infra.files import filesystem, read_part
+from infra.files import read_part
 from infra.foreign import ForeignPart, read_foreign
 from infra.ids import U64
 from infra.rowhash import cell_hashes, finish
-from tasks.dedup.edges import EXACT, TRANSITIVE
-from tasks.dedup.evidence import MAX_BITS, Slots, evidence_bits, merge_slots, slots_of
-from tasks.dedup.exact import RUN_ROWS, Run, Verdict, contained, merge_runs, run_of
-from tasks.dedup.scan import AnyPart, Candidates, Facts, Ledger
+from tasks.dedup.exact import RUN_ROWS, Run, merge_runs, run_of
+from tasks.dedup.profiles import CELLS, ROWS, VALUES, Columns, Profile, Profiles, scale_of
+from tasks.dedup.runs import ROW_BYTES, Runs, Spilled, spill
+from tasks.dedup.scan import AnyPart, Facts, file_of
+from tasks.dedup.sketches import Sketcher
 
-ROW_BYTES = 24
 ITEM_BYTES = 64 << 20
-Columns = tuple[str, ...]
+NO_NAME = "*"  # under which cells are hashed that are to be compared across names
+RunKey = tuple[int, Columns]
 
 
 @dataclass(frozen=True)
-class Spilled:
-    """A run in the lake's scratch."""
+class Want:
+    """What is asked for of one table: rows over column sets, cells and unnamed cells of columns; `runs` are the sets whose rows
+    will have to be searched.
+    """
 
-    uri: str
-    n_rows: int
+    rows: frozenset[Columns] = frozenset()
+    cells: Columns = ()
+    values: Columns = ()
+    runs: frozenset[Columns] = frozenset()
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Files of one table to be read once.
+    """Files of one table to be read once, by lower-case names that stand for written ones.
 
-    `names` maps lower-case names to written ones; rows are hashed over each of `sets`, and the evidence of `own` columns is
-    counted. Runs go to `scratch`, or stay in memory where it is None.
+    Rows are hashed over each of `sets`: runs of them go to `scratch`, or stay in memory where it is None. Sketches are made of
+    the `sketched` sets and of the columns' cells.
     """
 
     table: int
+    name: str
     parts: tuple[AnyPart, ...]
     names: Mapping[str, str]
-    sets: tuple[Columns, ...]
-    own: Columns
-    scratch: str | None
+    runs: tuple[Columns, ...] = ()
+    sketched: tuple[Columns, ...] = ()
+    cells: Columns = ()
+    values: Columns = ()
+    scratch: str | None = None
+
+    @property
+    def sets(self) -> tuple[Columns, ...]:
+        return tuple(dict.fromkeys((*self.runs, *self.sketched)))
+
+    @property
+    def columns(self) -> list[str]:
+        return sorted({*self.cells, *self.values, *(name for one in self.sets for name in one)})
 
 
 @dataclass(frozen=True)
 class Hashed:
-    """What a reading found: runs by column set, evidence slots by column, whether there is any value, and the bytes of files
-    opened.
-    """
+    """What a reading found: runs by column set, profiles, and the bytes of the files opened."""
 
     table: int
     runs: dict[Columns, tuple[Run | Spilled, ...]]
-    slots: dict[str, Slots]
-    has_values: bool
-    n_bytes: int
-
-
-@dataclass(frozen=True)
-class Hashes:
-    """All that was read: runs by (table, column set), evidence bits of children, tables without a value, and bytes of files
-    opened.
-    """
-
-    runs: dict[tuple[int, Columns], tuple[Run | Spilled, ...]]
-    bits: dict[int, float]
-    all_null: set[int]
+    profiles: tuple[Profile, ...]
     n_bytes: int
 
 
 # --- reading -------------------------------------------------------------------------------------------------------------------
-
-
-def readings(facts: Sequence[Facts], found: Candidates, scratch: str, memory_bytes: int) -> list[Reading]:
-    """One reading a table: those of pairs over every column set they need, those with equals for their evidence alone."""
-    sets = defaultdict[int, set[Columns]](set)
-    children = set[int]()
-    for parent, some in found.children.items():
-        for child, _ in some:
-            children.add(child)
-            sets[child].add(facts[child].columns)
-            sets[parent].add(facts[child].columns)
-    children |= {table for table, equals in found.groups.items() if len(equals) > 1}
-    free = memory_bytes
-    planned = list[Reading]()
-    for table in sorted(sets.keys() | children, key=lambda t: (facts[t].snapshot.n_rows * len(sets[t]), t)):
-        free -= facts[table].snapshot.n_rows * len(sets[table]) * ROW_BYTES
-        own = facts[table].columns if table in children else ()
-        place = scratch if free < 0 else None
-        planned.append(Reading(table, facts[table].parts, facts[table].names, tuple(sorted(sets[table])), own, place))
-    return planned
 
 
 def items(planned: Iterable[Reading], limit: int = ITEM_BYTES) -> list[list[Reading]]:
@@ -133,53 +113,81 @@ def hash_item(item: Sequence[Reading], key: bytes) -> list[Hashed]:
 
 
 def hash_reading(reading: Reading, key: bytes) -> Hashed:
-    """Row hashes of the reading's files over each of its column sets, as sorted runs."""
-    wanted = sorted({*reading.own, *(name for one in reading.sets for name in one)})
-    work = _Work(reading)
+    """Runs and profiles of the reading's files."""
+    columns = reading.columns
+    sorting, profiles, n_bytes = _Sorting(reading), list[Profile](), 0
     for part in reading.parts:
-        work.n_bytes += part.file.n_bytes
-        for batch in _rows(part, [reading.names[name] for name in wanted]):
-            work.add(batch, wanted, key)
-            if not reading.sets and evidence_bits(work.slots) >= MAX_BITS:
-                return work.done()
-    return work.done()
+        n_bytes += part.file.n_bytes
+        sketching = _Sketching(reading, file_of(part))
+        for batch in _rows(part, [reading.names[name] for name in columns]):
+            hashes = _hashed(batch, columns, reading, key, sketching)
+            sorting.add(hashes, batch.num_rows)
+            sketching.rows(hashes, batch.num_rows)
+        profiles += sketching.done()
+    return Hashed(reading.table, sorting.done(), tuple(profiles), n_bytes)
 
 
 def _rows(part: AnyPart, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
     return read_foreign(part, columns) if isinstance(part, ForeignPart) else read_part(part, columns)
 
 
+def _hashed(
+    batch: pa.RecordBatch, columns: Sequence[str], reading: Reading, key: bytes, sketching: _Sketching
+) -> dict[Columns, U64]:
+    """Row hashes by column set, uint64 (n, 2); the cells of one column are held at a time."""
+    sums = {one: np.zeros((batch.num_rows, 2), np.uint64) for one in reading.sets}
+    for name, array in zip(columns, batch.columns, strict=True):
+        if name in reading.values:
+            sketching.column(VALUES, name, cell_hashes(array, NO_NAME, key), array.null_count)
+        holders = [total for one, total in sums.items() if name in one]
+        if holders or name in reading.cells:
+            cells = cell_hashes(array, name, key)
+            for total in holders:
+                np.add(total, cells, out=total)
+            if name in reading.cells:
+                sketching.column(CELLS, name, cells, array.null_count)
+    return {one: finish(total) for one, total in sums.items()}
+
+
+class _Sketching:
+    """The profiles of one file under way."""
+
+    def __init__(self, reading: Reading, file: str) -> None:
+        self._reading, self._file = reading, file
+        wanted = [(ROWS, one) for one in reading.sketched]
+        wanted += [(what, (name,)) for what, names in ((CELLS, reading.cells), (VALUES, reading.values)) for name in names]
+        self._sketchers = {(what, one): Sketcher(**scale_of(what)) for what, one in wanted}
+        self._n_nulls = dict.fromkeys(wanted, 0)
+        self._n_rows = 0
+
+    def column(self, what: str, name: str, cells: U64, n_nulls: int) -> None:
+        self._sketchers[what, (name,)].add(np.ascontiguousarray(cells[:, 0]))
+        self._n_nulls[what, (name,)] += n_nulls
+
+    def rows(self, hashes: Mapping[Columns, U64], n_rows: int) -> None:
+        self._n_rows += n_rows
+        for one in self._reading.sketched:
+            self._sketchers[ROWS, one].add(np.ascontiguousarray(hashes[one][:, 0]))
+
+    def done(self) -> Iterator[Profile]:
+        for (what, columns), sketcher in self._sketchers.items():
+            n_nulls = self._n_nulls[what, columns]
+            yield Profile(self._reading.name, self._file, what, columns, self._n_rows, n_nulls, sketcher.done())
+
+
 @dataclass
-class _Work:
-    """One reading under way: hashes not yet sorted, runs that are full, and the evidence so far."""
+class _Sorting:
+    """The runs of one reading under way: hashes not yet sorted, and runs that are full."""
 
     reading: Reading
     held: dict[Columns, list[U64]] = field(default_factory=lambda: defaultdict(list))
     n_held: int = 0
     runs: dict[Columns, list[Run | Spilled]] = field(default_factory=lambda: defaultdict(list))
-    slots: dict[str, Slots] = field(default_factory=dict)
-    has_values: bool = False
-    n_bytes: int = 0
-    holders: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
 
-    def __post_init__(self) -> None:
-        for number, columns in enumerate(self.reading.sets):
-            for name in columns:
-                self.holders[name].append(number)
-
-    def add(self, batch: pa.RecordBatch, wanted: Sequence[str], key: bytes) -> None:
-        sums = [np.zeros((batch.num_rows, 2), np.uint64) for _ in self.reading.sets]
-        counting = bool(self.reading.own) and evidence_bits(self.slots) < MAX_BITS
-        for name, array in zip(wanted, batch.columns, strict=True):
-            cells = cell_hashes(array, name, key)
-            self.has_values = self.has_values or array.null_count < len(array)
-            if counting:
-                self.slots |= merge_slots({name: slots_of(cells)}, {name: self.slots[name]} if name in self.slots else {})
-            for number in self.holders[name]:
-                sums[number] += cells
-        for total, columns in zip(sums, self.reading.sets, strict=True):
-            self.held[columns].append(finish(total))
-        self.n_held += batch.num_rows
+    def add(self, hashes: Mapping[Columns, U64], n_rows: int) -> None:
+        for one in self.reading.runs:
+            self.held[one].append(hashes[one])
+        self.n_held += n_rows
         if self.n_held >= RUN_ROWS:
             self.flush()
 
@@ -190,142 +198,90 @@ class _Work:
         self.held.clear()
         self.n_held = 0
 
-    def done(self) -> Hashed:
+    def done(self) -> dict[Columns, tuple[Run | Spilled, ...]]:
         self.flush()
-        runs = {columns: tuple(some) for columns, some in self.runs.items()}
-        return Hashed(self.reading.table, runs, self.slots, self.has_values, self.n_bytes)
+        return {columns: tuple(some) for columns, some in self.runs.items()}
 
 
-def spill(run: Run, scratch: str) -> Spilled:
-    """Write a run to scratch under a name of its own."""
-    uri = f"{scratch}/run-{uuid.uuid4().hex}.npy"
-    fs, path = filesystem(uri)
-    with fs.open(path, "wb") as sink:
-        np.save(sink, np.stack([run.low, run.high, run.counts.view(np.uint64)]))
-    return Spilled(uri, len(run.low))
+# --- what was read so far ------------------------------------------------------------------------------------------------------
 
 
-def load(run: Run | Spilled) -> Run:
-    """A run wherever it lies."""
-    if isinstance(run, Run):
-        return run
-    fs, path = filesystem(run.uri)
-    with fs.open(path, "rb") as source:
-        low, high, counts = np.load(source, allow_pickle=False)
-    return Run(low, high, counts.view(np.int64))
+@dataclass
+class Reader:
+    """Reads what is asked for and not there yet: profiles of files, runs of tables. `n_bytes` are those of the files opened."""
+
+    facts: Sequence[Facts]
+    profiles: Profiles
+    workers: Workers
+    key: bytes
+    scratch: str
+    memory_bytes: int
+    runs: dict[RunKey, Runs] = field(default_factory=dict)
+    n_bytes: int = 0
+    _free: int | None = None
+
+    def profile(self, wants: Mapping[int, Want]) -> None:
+        """Profiles of the files that have none; the runs that will be asked for come along where the whole table is read and
+        memory allows it.
+        """
+        planned = [reading for table in self._by_size(wants) if (reading := self._profiling(table, wants[table])) is not None]
+        self._read(planned)
+
+    def fetch(self, wanted: Iterable[RunKey]) -> None:
+        """Runs of whole tables, small tables first; those that memory cannot hold go to scratch."""
+        sets = defaultdict[int, list[Columns]](list)
+        for table, columns in sorted({*wanted}.difference(self.runs)):
+            sets[table].append(columns)
+        self._read([self._fetching(table, tuple(sets[table])) for table in self._by_size(sets)])
+
+    def fetch_as(self, wanted: Mapping[RunKey, Mapping[str, str]]) -> dict[RunKey, Runs]:
+        """Runs of tables over columns that stand for others, by the lower-case names they go under."""
+        planned = [
+            Reading(table, self.facts[table].name, self.facts[table].parts, names, (columns,), scratch=self.scratch)
+            for (table, columns), names in wanted.items()
+        ]
+        before, self.runs = self.runs, {}
+        self._read(planned)
+        found, self.runs = self.runs, before
+        return found
+
+    def _by_size(self, tables: Iterable[int]) -> list[int]:
+        return sorted(tables, key=lambda t: (self.facts[t].snapshot.n_rows, self.facts[t].name))
+
+    def _profiling(self, table: int, want: Want) -> Reading | None:
+        one = self.facts[table]
+        missing = [*((ROWS, columns) for columns in want.rows)]
+        missing += [(what, (name,)) for what, names in ((CELLS, want.cells), (VALUES, want.values)) for name in names]
+        parts = {file_of(part): part for what, columns in missing for part in self.profiles.unknown(one, what, columns)}
+        if not parts:
+            return None
+        runs = tuple(sorted(want.runs)) if len(parts) == len(one.parts) and self._takes(table, len(want.runs)) else ()
+        ordered = tuple(part for part in one.parts if file_of(part) in parts)
+        return Reading(table, one.name, ordered, one.names, runs, tuple(sorted(want.rows)), want.cells, want.values)
+
+    def _fetching(self, table: int, sets: tuple[Columns, ...]) -> Reading:
+        one = self.facts[table]
+        place = None if self._takes(table, len(sets)) else self.scratch
+        return Reading(table, one.name, one.parts, one.names, sets, scratch=place)
+
+    def _takes(self, table: int, n_sets: int) -> bool:
+        """Whether memory has room for a table's runs; what it takes is not given back."""
+        free = self.memory_bytes if self._free is None else self._free
+        wanted = self.facts[table].snapshot.n_rows * n_sets * ROW_BYTES
+        self._free = free - wanted if wanted <= free else free
+        return wanted <= free
+
+    def _read(self, planned: Sequence[Reading]) -> None:
+        runs = defaultdict[RunKey, list[Run | Spilled]](list)
+        for hashed in self.workers.map(hash_item, items(planned), self.key):
+            for one in hashed:
+                self.n_bytes += one.n_bytes
+                self.profiles.add(one.profiles)
+                for columns, some in one.runs.items():
+                    runs[one.table, columns].extend(some)
+        self.runs |= {key: _merged(some) for key, some in runs.items()}
 
 
-def gather(hashed: Iterable[Hashed]) -> Hashes:
-    """The findings of all readings; runs that stayed in memory are merged to one for each table and column set."""
-    runs = defaultdict[tuple[int, Columns], list[Run | Spilled]](list)
-    slots = defaultdict[int, dict[str, Slots]](dict)
-    all_null, n_bytes = dict[int, bool](), 0
-    for one in hashed:
-        n_bytes += one.n_bytes
-        all_null[one.table] = all_null.get(one.table, True) and not one.has_values
-        slots[one.table] = merge_slots(slots[one.table], one.slots)
-        for columns, some in one.runs.items():
-            runs[one.table, columns].extend(some)
-    bits = {table: evidence_bits(found) for table, found in slots.items() if found}
-    merged = {key: _merged(some) for key, some in runs.items()}
-    return Hashes(merged, bits, {table for table, nothing in all_null.items() if nothing}, n_bytes)
-
-
-def _merged(runs: Sequence[Run | Spilled]) -> tuple[Run | Spilled, ...]:
+def _merged(runs: Sequence[Run | Spilled]) -> Runs:
     here = [run for run in runs if isinstance(run, Run)]
     return (merge_runs(here),) if len(here) == len(runs) else tuple(runs)
-
-
-# --- searching -----------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Search:
-    """Children to be searched in one parent, all over the same columns: (child, its runs), and the parent's runs."""
-
-    parent: int
-    runs: tuple[Run | Spilled, ...]
-    children: tuple[tuple[int, tuple[Run | Spilled, ...]], ...]
-
-
-def search(job: Search) -> list[Verdict]:
-    """Worker: hold the children, pass over the parent's runs once."""
-    children = [merge_runs([load(run) for run in runs]) for _, runs in job.children]
-    return contained(children, (load(run) for run in job.runs), n_runs=len(job.runs))
-
-
-def settle(workers: Workers, facts: Sequence[Facts], found: Candidates, hashes: Hashes, memory_bytes: int) -> Ledger:
-    """Every candidate pair settled, parents by ascending size.
-
-    Pairs whose runs are in memory are searched here, and imply others at once; the rest is searched by the workers.
-    """
-    ledger = Ledger()
-    later = list[tuple[int, int, bool]]()
-    for child, parent, multiset in _ascending(facts, found):
-        if (verdict := ledger.inferred(child, parent, multiset=multiset)) is not None:
-            ledger.record(child, parent, verdict, TRANSITIVE)
-            continue
-        columns = facts[child].columns
-        a, b = hashes.runs[child, columns], hashes.runs[parent, columns]
-        if all(isinstance(run, Run) for run in (*a, *b)):
-            ledger.record(child, parent, search(Search(parent, b, ((child, a),)))[0], EXACT)
-        else:
-            later.append((child, parent, multiset))
-    _settle_later(workers, facts, later, hashes, ledger, memory_bytes)
-    return ledger
-
-
-def _ascending(facts: Sequence[Facts], found: Candidates) -> Iterator[tuple[int, int, bool]]:
-    """(child, parent, may be a multiset): small parents first, and large children first, which then speak for the small ones
-    in them.
-    """
-
-    def size(table: int) -> tuple[int, int, str]:
-        return facts[table].snapshot.n_rows, len(facts[table].kinds), facts[table].name
-
-    for parent in sorted(found.children, key=size):
-        for child, multiset in sorted(found.children[parent], key=lambda pair: size(pair[0]), reverse=True):
-            yield child, parent, multiset
-
-
-def _settle_later(
-    workers: Workers,
-    facts: Sequence[Facts],
-    pairs: Sequence[tuple[int, int, bool]],
-    hashes: Hashes,
-    ledger: Ledger,
-    memory_bytes: int,
-) -> None:
-    open_pairs = list[tuple[int, int]]()
-    for child, parent, multiset in pairs:
-        if (verdict := ledger.inferred(child, parent, multiset=multiset)) is not None:
-            ledger.record(child, parent, verdict, TRANSITIVE)
-        else:
-            open_pairs.append((child, parent))
-    jobs = searches(facts, open_pairs, hashes, memory_bytes)
-    for job, verdicts in zip(jobs, workers.map(search, jobs), strict=True):
-        for (child, _), verdict in zip(job.children, verdicts, strict=True):
-            ledger.record(child, job.parent, verdict, EXACT)
-
-
-def searches(facts: Sequence[Facts], pairs: Sequence[tuple[int, int]], hashes: Hashes, memory_bytes: int) -> list[Search]:
-    """Pairs grouped by parent and columns; the children of one search fit in memory together."""
-    groups = defaultdict[tuple[int, Columns], list[int]](list)
-    for child, parent in pairs:
-        groups[parent, facts[child].columns].append(child)
-    jobs = list[Search]()
-    for (parent, columns), children in groups.items():
-        batch, size = list[int](), 0
-        for child in children:
-            n_bytes = facts[child].snapshot.n_rows * ROW_BYTES
-            if batch and size + n_bytes > memory_bytes:
-                jobs.append(_search_of(parent, columns, batch, hashes))
-                batch, size = [], 0
-            batch.append(child)
-            size += n_bytes
-        jobs.append(_search_of(parent, columns, batch, hashes))
-    return jobs
-
-
-def _search_of(parent: int, columns: Columns, children: Sequence[int], hashes: Hashes) -> Search:
-    return Search(parent, hashes.runs[parent, columns], tuple((child, hashes.runs[child, columns]) for child in children))

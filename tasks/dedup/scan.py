@@ -7,9 +7,9 @@ Pairs of tables pass through schema, fingerprints, bounds and witnesses; every p
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import permutations
 
 import numpy as np
 
@@ -17,14 +17,20 @@ from infra.contracts import Snapshot
 from infra.files import Part
 from infra.foreign import ForeignPart
 from infra.ids import I64
-from tasks.dedup.bounds import Boxes, Ranks, compare_extents, extents, has_witnesses
-from tasks.dedup.edges import BOUNDS, EXACT, FINGERPRINT, TRANSITIVE, WITNESS, Edge
-from tasks.dedup.exact import Verdict
+from tasks.dedup.bounds import Bools, Boxes, Ranks, compare_extents, extents, has_witnesses, may_overlap
+from tasks.dedup.edges import BOUNDS, FINGERPRINT, WITNESS, Edge
+from tasks.dedup.exact import Counted
 from tasks.dedup.fingerprints import equal_groups, equal_tables
 from tasks.dedup.schema_graph import SchemaClass, class_pairs, n_table_pairs, schema_classes
 from tasks.dedup.transitive import Known
 
 AnyPart = Part | ForeignPart
+Pair = tuple[int, int]
+
+
+def file_of(part: AnyPart) -> str:
+    """What tells a data file from every other of its table: equal names, equal rows."""
+    return part.key if isinstance(part, ForeignPart) else part.file.path
 
 
 @dataclass(frozen=True)
@@ -54,38 +60,35 @@ class Candidates:
     """Pairs that the log could not settle. Tables are positions in the scan; of equal tables only the representative takes
     part.
 
-    `groups` maps representatives to the tables equal to them; `children` maps a parent to (child, may be contained as a
-    multiset).
+    `groups` maps representatives to the tables equal to them; `pairs` are (child, parent) that may be containments, and
+    `overlaps` those that are none and may yet share rows.
     """
 
     n_pairs: int
     settled: dict[str, int]
     groups: dict[int, list[int]]
-    children: dict[int, list[tuple[int, bool]]]
-
-    def tables(self) -> set[int]:
-        """The tables whose rows are to be read."""
-        return set(self.children) | {child for some in self.children.values() for child, _ in some}
+    pairs: tuple[Pair, ...]
+    overlaps: tuple[Pair, ...]
 
 
-def candidates(facts: Sequence[Facts]) -> Candidates:
-    """Schema graph, fingerprints, bounds and witnesses: everything that needs no data."""
+def candidates(facts: Sequence[Facts], *, overlaps: bool) -> Candidates:
+    """Schema graph, fingerprints, bounds and witnesses: everything that needs no data. `overlaps`: look for those as well."""
     classes = schema_classes([table.kinds if table.snapshot.n_rows else {} for table in facts])
-    pairs = list(class_pairs(classes))
-    n_pairs = sum(n_table_pairs(classes[child], classes[parent]) for child, parent in pairs)
+    fitting = list(class_pairs(classes))
+    n_pairs = sum(n_table_pairs(classes[child], classes[parent]) for child, parent in fitting)
     groups = _equal(facts, classes)
     distinct = [SchemaClass(c.columns, c.kinds, tuple(t for t in c.members if t in groups)) for c in classes]
-    n_distinct = sum(n_table_pairs(distinct[child], distinct[parent]) for child, parent in pairs)
+    n_distinct = sum(n_table_pairs(distinct[child], distinct[parent]) for child, parent in fitting)
     boxes = _boxes(facts, distinct)
-    inside = list(_within_bounds(distinct, pairs, boxes))
-    children = defaultdict[int, list[tuple[int, bool]]](list)
-    n_left = 0
-    for child, parent, multiset, columns in inside:
-        if len(boxes[parent].low) < 2 or has_witnesses(boxes[child], boxes[parent], columns):
-            children[parent].append((child, multiset))
-            n_left += 1
-    settled = {FINGERPRINT: n_pairs - n_distinct, BOUNDS: n_distinct - len(inside), WITNESS: len(inside) - n_left}
-    return Candidates(n_pairs, settled, groups, dict(children))
+    inside = list(_within_bounds(distinct, fitting, boxes))
+    pairs = [
+        (child, parent)
+        for child, parent, columns in inside
+        if len(boxes[parent].low) < 2 or has_witnesses(boxes[child], boxes[parent], columns)
+    ]
+    met = set(_overlapping(distinct, fitting, boxes)).difference(pairs) if overlaps else set[Pair]()
+    settled = {FINGERPRINT: n_pairs - n_distinct, BOUNDS: n_distinct - len(inside), WITNESS: len(inside) - len(pairs)}
+    return Candidates(n_pairs, settled, groups, tuple(pairs), tuple(sorted(met)))
 
 
 def _equal(facts: Sequence[Facts], classes: Sequence[SchemaClass]) -> dict[int, list[int]]:
@@ -103,65 +106,96 @@ def _boxes(facts: Sequence[Facts], classes: Sequence[SchemaClass]) -> dict[int, 
 
 
 def _within_bounds(
-    classes: Sequence[SchemaClass], pairs: Sequence[tuple[int, int]], boxes: Mapping[int, Boxes]
-) -> Iterator[tuple[int, int, bool, I64]]:
-    """(child, parent, may be a multiset, positions of the child's columns) of the pairs that the tables' extents allow."""
-    wide = [extents([boxes[table] for table in one.members]) for one in classes]
-    for c, p in pairs:
-        child, parent = classes[c], classes[p]
-        position = {name: j for j, name in enumerate(parent.columns)}
-        columns = np.array([position[name] for name in child.columns], np.int64)
-        for start, as_set, as_multiset in compare_extents(wide[c], wide[p], columns):
-            for i, j in np.argwhere(as_set):
-                if child.members[start + i] != parent.members[j]:
-                    yield child.members[start + i], parent.members[j], bool(as_multiset[i, j]), columns
+    classes: Sequence[SchemaClass], fitting: Sequence[Pair], boxes: Mapping[int, Boxes]
+) -> Iterator[tuple[int, int, I64]]:
+    """(child, parent, positions of the child's columns) of the pairs that the tables' extents allow."""
+    wide = [extents([boxes[table] for table in one.members]) if one.members else None for one in classes]
+    for c, p in fitting:
+        child, parent = wide[c], wide[p]
+        if child is not None and parent is not None:
+            columns = _positions(classes[c], classes[p])
+            for start, as_set, _ in compare_extents(child, parent, columns):
+                yield from ((a, b, columns) for a, b in _members(classes[c], classes[p], start, as_set))
+
+
+def _overlapping(classes: Sequence[SchemaClass], fitting: Sequence[Pair], boxes: Mapping[int, Boxes]) -> Iterator[Pair]:
+    """The pairs that may share rows."""
+    wide = [extents([boxes[table] for table in one.members]) if one.members else None for one in classes]
+    for c, p in fitting:
+        child, parent = wide[c], wide[p]
+        if child is not None and parent is not None:
+            for start, met in may_overlap(child, parent, _positions(classes[c], classes[p])):
+                yield from _members(classes[c], classes[p], start, met)
+
+
+def _positions(child: SchemaClass, parent: SchemaClass) -> I64:
+    """Where the child's columns are among the parent's."""
+    position = {name: j for j, name in enumerate(parent.columns)}
+    return np.array([position[name] for name in child.columns], np.int64)
+
+
+def _members(child: SchemaClass, parent: SchemaClass, start: int, chosen: Bools) -> Iterator[Pair]:
+    """The pairs of different tables that a slice of a comparison chose, bools (n_slice, n_parents)."""
+    for i, j in np.argwhere(chosen).tolist():
+        if child.members[start + i] != parent.members[j]:
+            yield child.members[start + i], parent.members[j]
 
 
 # --- settling ------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Ledger:
-    """The verdicts as they come in: what they imply, the true pairs as (child, parent, multiset, step), and how many each
-    step settled.
+@dataclass(frozen=True)
+class Settled:
+    """What was found of one pair that may be a containment or nearly one; `error` is 0 where it was counted."""
+
+    child: int
+    parent: int
+    counted: Counted
+    step: str
+    error: float = 0.0
+
+
+class Inference:
+    """The verdicts as they come in, and what they imply: sets and multisets each obey both rules of `transitive`."""
+
+    def __init__(self) -> None:
+        self._sets, self._multisets = Known(), Known()
+
+    def record(self, child: int, parent: int, counted: Counted) -> None:
+        self._sets.record(child, parent, holds=counted.set)
+        self._multisets.record(child, parent, holds=counted.multiset)
+
+    def holds(self, child: int, parent: int) -> bool:
+        """Whether the child is known to be contained in the parent, copies and all."""
+        return self._multisets.infer(child, parent) is True
+
+    def refuted(self, child: int, parent: int) -> bool:
+        """Whether the child is known to have a row that the parent lacks."""
+        return self._sets.infer(child, parent) is False
+
+
+def edges_of(
+    facts: Sequence[Facts], groups: Mapping[int, Sequence[int]], settled: Iterable[Settled]
+) -> list[tuple[Edge, Counted]]:
+    """The edges of all tables and what was counted, sorted by child and parent: those of the representatives hold for their
+    equals.
     """
-
-    edges: list[tuple[int, int, bool, str]] = field(default_factory=list)
-    settled: dict[str, int] = field(default_factory=lambda: {TRANSITIVE: 0, EXACT: 0})
-    _sets: Known = field(default_factory=Known)
-    _multisets: Known = field(default_factory=Known)
-
-    def inferred(self, child: int, parent: int, *, multiset: bool) -> Verdict | None:
-        """What follows from earlier verdicts, if that answers both questions; `multiset` says whether the second is still
-        open.
-        """
-        as_set = self._sets.infer(child, parent)
-        as_multiset = self._multisets.infer(child, parent) if multiset else False
-        if as_set is False:
-            return Verdict(False, False)
-        if as_multiset:
-            return Verdict(True, True)
-        return Verdict(True, False) if as_set and as_multiset is False else None
-
-    def record(self, child: int, parent: int, verdict: Verdict, step: str) -> None:
-        self.settled[step] += 1
-        self._sets.record(child, parent, holds=verdict.set)
-        self._multisets.record(child, parent, holds=verdict.multiset)
-        if verdict.set:
-            self.edges.append((child, parent, verdict.multiset, step))
-
-
-def edges_of(facts: Sequence[Facts], groups: Mapping[int, Sequence[int]], ledger: Ledger) -> list[Edge]:
-    """The true containments of all tables, sorted by child and parent: those of the representatives hold for their equals."""
-    found = list[Edge]()
+    found = list[tuple[Edge, Counted]]()
     for equals in groups.values():
-        found += [_edge(facts[a], facts[b], True, FINGERPRINT) for a in equals for b in equals if a != b]
-    for child, parent, multiset, step in ledger.edges:
-        for a in groups[child]:
-            for b in groups[parent]:
-                found.append(_edge(facts[a], facts[b], multiset, step if (a, b) == (child, parent) else FINGERPRINT))
-    return sorted(found, key=lambda edge: (edge.child, edge.parent))
+        for a, b in permutations(equals, 2):
+            found.append(_edge(facts, Settled(a, b, Counted(facts[a].snapshot.n_rows, 0, 0, 0), FINGERPRINT)))
+    for one in settled:
+        for a in groups[one.child]:
+            for b in groups[one.parent]:
+                step = one.step if (a, b) == (one.child, one.parent) else FINGERPRINT
+                found.append(_edge(facts, replace(one, child=a, parent=b, step=step)))
+    return sorted(found, key=lambda pair: (pair[0].child, pair[0].parent))
 
 
-def _edge(child: Facts, parent: Facts, multiset: bool, step: str) -> Edge:
-    return Edge(child.name, parent.name, 1.0, True, multiset, True, step, child.snapshot.version, parent.snapshot.version)
+def _edge(facts: Sequence[Facts], one: Settled) -> tuple[Edge, Counted]:
+    child, parent, counted, exact = facts[one.child], facts[one.parent], one.counted, one.error == 0.0
+    edge = Edge(
+        *(child.name, parent.name, counted.fraction, exact and counted.set, exact and counted.multiset, exact, one.step),
+        *(child.snapshot.version, parent.snapshot.version, counted.n_residual, one.error),
+    )
+    return edge, counted

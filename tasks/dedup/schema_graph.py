@@ -3,17 +3,20 @@ Pure.
 
 Column names are compared without case. Types are compared as logical kinds, so that a value has one meaning on both sides:
 widths of integers, widths of floats, scales of decimals and units of timestamps do not matter; int64 and double, dates and
-timestamps, timestamps with and without a zone never meet. Whether the values agree is for the later steps to say.
+timestamps, timestamps with and without a zone never meet. Nested types meet where their fields do. Whether the values agree is
+for the later steps to say.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 from pyarrow import types as pt
+
+from infra.contracts import DataFile
 
 NULL = "null"
 _FAMILIES = (
@@ -22,6 +25,8 @@ _FAMILIES = (
     (pt.is_floating, "float"),
     (pt.is_decimal, "decimal"),
     (pt.is_date, "date"),
+    (pt.is_time, "time"),
+    (pt.is_duration, "duration"),
     (pt.is_null, NULL),
     (lambda t: pt.is_string(t) or pt.is_large_string(t) or pt.is_string_view(t), "string"),
     (lambda t: pt.is_binary(t) or pt.is_large_binary(t) or pt.is_binary_view(t) or pt.is_fixed_size_binary(t), "binary"),
@@ -40,13 +45,53 @@ class SchemaClass:
 def kind_of(dtype: pa.DataType) -> str:
     """The logical kind of a type: equal kinds may hold equal values.
 
-    Nested types and times are compatible only with themselves.
+    Lists, maps and structs have the kinds of what they hold; the fields of a struct count without case and in any order.
     """
-    if pt.is_dictionary(dtype):
+    if pt.is_dictionary(dtype) or pt.is_run_end_encoded(dtype):
         return kind_of(dtype.value_type)
     if pt.is_timestamp(dtype):
         return "local timestamp" if dtype.tz is None else "timestamp"
+    if pt.is_nested(dtype):
+        return _nested_kind(dtype)
     return next((family for test, family in _FAMILIES if test(dtype)), str(dtype))
+
+
+def _nested_kind(dtype: pa.DataType) -> str:
+    if pt.is_struct(dtype):
+        # The name is quoted: it may hold whatever would end it.
+        return "struct<" + ", ".join(sorted(f"{field.name.lower()!r}: {kind_of(field.type)}" for field in dtype)) + ">"
+    if pt.is_map(dtype):
+        return f"map<{kind_of(dtype.key_type)}, {kind_of(dtype.item_type)}>"
+    return str(dtype) if pt.is_union(dtype) else f"list<{kind_of(dtype.value_type)}>"
+
+
+def kinds_of(fields: Sequence[pa.Field], files: Sequence[DataFile]) -> dict[str, str]:
+    """The kinds of a table's columns by lower-case name, as its files have them.
+
+    A column in which every row of every file is NULL is of kind NULL, whatever its type: there was no value to tell it by. The
+    counts are the log's; where one is missing, the type counts. Empty where two columns, or two fields of a struct, differ in
+    nothing but case: such a table cannot be compared.
+    """
+    if _is_ambiguous(fields):
+        return {}
+    counted = [file for file in files if file.n_rows]
+    return {field.name.lower(): NULL if _is_all_null(field.name, counted) else kind_of(field.type) for field in fields}
+
+
+def _is_all_null(column: str, files: Sequence[DataFile]) -> bool:
+    return bool(files) and all(file.stats.get(column, {}).get("n_nulls") == file.n_rows for file in files)
+
+
+def _is_ambiguous(fields: Iterable[pa.Field]) -> bool:
+    """Whether names among the fields, at any depth, differ in nothing but case."""
+    held = list(fields)
+    return len({field.name.lower() for field in held}) < len(held) or any(_is_ambiguous(_inner(field.type)) for field in held)
+
+
+def _inner(dtype: pa.DataType) -> list[pa.Field]:
+    if pt.is_dictionary(dtype) or pt.is_run_end_encoded(dtype):
+        return _inner(dtype.value_type)
+    return [dtype.field(place) for place in range(dtype.num_fields)]
 
 
 def compatible(child: str, parent: str) -> bool:

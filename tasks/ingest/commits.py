@@ -148,7 +148,7 @@ def exchanged(
 ) -> tuple[list[DataFile], list[DataFile]]:
     """The data files that stand for the rest of those to be removed, and those to be removed: whoever holds rows of these
     sources, and everybody where the types change."""
-    parts = run.lake.parts(base) if base is not None else []
+    parts = run.lake.parts(base) if base is not None and not wanted.whole else []
     remove = [part.file for part in parts if part.file.source in sources]
     others = [part for part in parts if part.file.source not in sources and (wanted.rewrite or part.file.source == MIXED)]
     job = run.job(RawFile(plan.table, "", 0, ""))

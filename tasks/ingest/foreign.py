@@ -37,6 +37,7 @@ from infra.foreign import register as enter
 from infra.ids import Digest, key_of
 from infra.lake import Lake, no_table
 from infra.lineage import code_digest, stage_key
+from infra.retired import retired, why_retired
 from infra.rowhash import row_hashes
 from infra.settings import NAME, Settings, TableSettings, resolve
 from infra.subjects import declared, missing
@@ -141,7 +142,7 @@ def _refuse_name(lake: Lake, settings: Settings, name: str, place: str) -> None:
         raise NameTaken(f"{name!r} is no name: letters, digits, '_', '-', '.', with '/' between parts")
     if place == lake.root or place.startswith(lake.root + "/"):
         raise NameTaken(f"{place} is a table of this lake already; dedup knows it")
-    if lake.exists(records(name)) or _is_other(settings, name, place):
+    if lake.exists(records(name)) or name in retired(lake) or _is_other(settings, name, place):
         raise NameTaken(f"the lake has a table {name} of its own. Choose another name")
     entry = _registered(lake, name)
     if entry is not None and entry.uri != place:
@@ -217,6 +218,8 @@ def _origin(lake: Lake, table: str) -> str | None:
 def _done(lake: Lake, taking: _Taking) -> dict[str, Any] | None:
     """What the commit that took the table over said, if there is one. Raises `NameTaken` where the table is another one."""
     table = records(taking.table)
+    if taking.table in retired(lake):
+        raise NameTaken(f"{why_retired(taking.table)}, or name another table with --as")
     if not lake.exists(table):
         return None
     said = lake.lineage(lake.snapshot(table)).params.get("adopted")

@@ -4,7 +4,7 @@ look like with them. Pure."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from tasks.ingest.sources import RawFile
 GROUP_TABLES = 512
 ADOPTED = "delta+"  # the uri of what another writer's table gave, which no listing finds
 _RULES = ("drift", "primary_key", "partition_by", "contract")
+HELD = ("retired", "restored")  # how reasons begin that have nothing to do with a file's columns
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Target:
-    """What a table will look like. `rewrite`: a column changes its type, so every file is written again. `stopped`: why a file's
-    columns cannot join the others, by uri."""
+    """What a table will look like. `rewrite`: a column changes its type, so every file is written again; `whole`: all of them are
+    read again, so nothing of the table as it is stays. `stopped`: why a file's columns cannot join the others, by uri."""
 
     schema: pa.Schema
     known: dict[str, Shape]
     rewrite: bool
     stopped: dict[str, str] = field(default_factory=dict[str, str])
+    whole: bool = False
 
 
 def options_of(table: TableSettings) -> str:
@@ -59,16 +61,23 @@ def options_of(table: TableSettings) -> str:
     return key_of(said)[:16] if said else ""
 
 
-def plans(listing: Mapping[str, Sequence[RawFile]], ledger: Ledger, options: Mapping[str, str]) -> list[Plan]:
-    """One plan a table, in order of the listing; `options` by table."""
+def plans(
+    listing: Mapping[str, Sequence[RawFile]], ledger: Ledger, options: Mapping[str, str], retired: Collection[str] = ()
+) -> list[Plan]:
+    """One plan a table, in order of the listing; `options` by table. Files that were stopped because their table was retired are
+    read where it is not among the `retired`."""
     entries = defaultdict[str, dict[str, Entry]](dict)
     for (table, uri), entry in ledger.items():
         entries[table][uri] = entry
-    return [_plan(table, tuple(files), entries.get(table, {}), options[table]) for table, files in listing.items()]
+    return [
+        _plan(table, tuple(files), entries.get(table, {}), options[table], is_retired=table in retired)
+        for table, files in listing.items()
+    ]
 
 
-def _plan(table: str, files: tuple[RawFile, ...], entries: dict[str, Entry], options: str) -> Plan:
-    todo = tuple(raw for raw in files if raw.uri not in entries or entries[raw.uri].options != options)
+def _plan(table: str, files: tuple[RawFile, ...], entries: dict[str, Entry], options: str, *, is_retired: bool) -> Plan:
+    free = {uri for uri, entry in entries.items() if entry.stopped.startswith(HELD) and not is_retired}
+    todo = tuple(raw for raw in files if raw.uri not in entries or raw.uri in free or entries[raw.uri].options != options)
     known = set(files) - set(todo)
     changed = [raw for raw in files if raw in known and not _is_same(raw, entries[raw.uri])]
     # What stopped a file may have changed with any other file.

@@ -20,8 +20,9 @@ from infra.contracts import DataFile, LetheError, Snapshot
 from infra.discretion import discreet
 from infra.lake import Lake
 from infra.lineage import code_digest
+from infra.retired import retired
 from infra.settings import ConfigError, Settings
-from tasks.ingest import frames, keys, ledger, readings
+from tasks.ingest import frames, holding, keys, ledger, readings
 from tasks.ingest.columns import is_unsettled, refuse_missing
 from tasks.ingest.commits import Run, commit_quarantine, commit_table, records
 from tasks.ingest.contract import refuse_unruly
@@ -86,13 +87,18 @@ def ingest(
     known = ledger.read(lake)
     listing = raw_files(settings, tables)
     _refuse_options(settings, listing)
-    planned = plans(listing, known, {name: options_of(settings.table(name)) for name in listing})
+    gone = retired(lake)
+    planned = plans(listing, known, {name: options_of(settings.table(name)) for name in listing}, gone)
     _refuse_empty(settings, planned, prune=prune)
     report = _Report(progress, len(planned))
     with connect(scheduler) as workers:
         site = Site(lake.folder("quarantine"), lake.keys, ledger.suppressed(lake))
         run = Run(lake, settings, workers, site, code_digest("tasks.ingest"))
-        work = [plan for plan in planned if not _is_settled(run, plan, prune=prune)]
+        held = holding.hold(run, planned, gone, prune=prune)
+        for plan in (plan for plan in planned if plan.table in gone):
+            report.done(plan.table, holding.snapshot_of(gone[plan.table]))
+        known = ledger.merge(lake, held.entries) if held.entries else known
+        work = [plan for plan in planned if plan.table not in held.tables and not _is_settled(run, plan, prune=prune)]
         for group in groups(work):
             started = time.monotonic()
             entries, gone = _group(run, group, report, prune=prune)
@@ -250,7 +256,8 @@ def _target(run: Run, plan: Plan, work: _Work, *, prune: bool) -> Target:
     user = pa.schema([f for f in schema if f.name != "row_id"])
     wanted = target(plan, found, user, section, run.settings.section(plan.table))
     moved = bool(found) and run.lake.partitioning(base) != section.partition_by
-    return replace(wanted, rewrite=wanted.rewrite or moved)
+    mixed = bool(found) and holding.is_mixed(run, base)
+    return replace(wanted, rewrite=wanted.rewrite or moved or mixed, whole=mixed)
 
 
 def _read_the_others(run: Run, group: Sequence[Plan], work: _Work) -> None:

@@ -11,11 +11,13 @@ nobody's luck.
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from typing import Any, TypeVar, cast
 
@@ -36,7 +38,8 @@ UNIT = 2048
 _EXACT = 1 << 24
 _CHUNK_SCORES = 1 << 18
 _STRIPE_ROWS = 1 << 13
-_DEVICE_ROWS = 1 << 16
+_DEVICE_ROWS = 1 << 18
+_DEVICE_SCORES = 1 << 26
 _MAX_RACES = 2048
 _RACE_DRAWS = 1 << 23
 
@@ -69,15 +72,8 @@ def fit(points: Points, row_ids: I64, k: int, *, seed: int, n_iter: int = 20, de
         raise ValueError(f"k = {k}: k-means needs at least one cluster")
     row_ids, first = np.unique(row_ids, return_index=True)
     points = np.ascontiguousarray(points[first])
-    centroids = _seeded(points, row_ids, k, seed)
-    labels = np.full(len(points), -1, np.int32)
-    for step in range(n_iter):
-        found, distances = assign(points, Centroids(centroids, step), device=device)
-        if np.array_equal(found, labels):
-            return Centroids(centroids, step)
-        labels = found
-        centroids = _moved(points, labels, distances, centroids)
-    return Centroids(centroids, n_iter)
+    start = _seeded(points, row_ids, k, seed)
+    return _lloyd(points, start, n_iter) if device == "cpu" else _lloyd_torch(points, start, n_iter, device)
 
 
 def assign(points: Points, centroids: Centroids, *, device: str = "cpu") -> tuple[I32, I64]:
@@ -147,17 +143,32 @@ def _approach(points: Points, winner: int, nearest: I64) -> None:
 # --- Lloyd ---------------------------------------------------------------------------------------------------------------------
 
 
+def _lloyd(points: Points, centroids: Points, n_iter: int) -> Centroids:
+    labels = np.full(len(points), -1, np.int32)
+    for step in range(n_iter):
+        found, distances = assign(points, Centroids(centroids, step))
+        if np.array_equal(found, labels):
+            return Centroids(centroids, step)
+        labels = found
+        centroids = _moved(points, labels, distances, centroids)
+    return Centroids(centroids, n_iter)
+
+
 def _moved(points: Points, labels: I32, distances: I64, centroids: Points) -> Points:
+    return _placed(points, *_sums(points, labels, len(centroids)), lambda: distances, centroids)
+
+
+def _placed(points: Points, sums: I64, counts: I64, distances: Callable[[], I64], centroids: Points) -> Points:
     """The rounded mean of each cluster's rows; an empty cluster gets the farthest row, or stays where no row is off its
     centroid.
     """
-    sums, counts = _sums(points, labels, len(centroids))
     held = np.maximum(counts, 1)[:, None]
     moved = np.where(counts[:, None] > 0, (2 * sums + held) // (2 * held), centroids)
     empty = np.flatnonzero(counts == 0)
     if len(empty):
-        farthest = np.argsort(-distances, kind="stable")[: len(empty)]
-        farthest = farthest[distances[farthest] > 0]
+        away = distances()
+        farthest = np.argsort(-away, kind="stable")[: len(empty)]
+        farthest = farthest[away[farthest] > 0]
         moved[empty[: len(farthest)]] = points[farthest]
     return moved.astype(np.int16)
 
@@ -230,30 +241,85 @@ def _score_stripe(points: Points, packed: F32, labels: I32, best: I64, start: in
         best[low:high] = np.take_along_axis(scores[:m], found[:, None], axis=1)[:, 0]
 
 
+# --- the same on a device ------------------------------------------------------------------------------------------------------
+
+
+def _torch() -> Any:
+    """Only for a device: importing it costs every worker seconds and memory."""
+    return import_module("torch")
+
+
+def _lloyd_torch(points: Points, centroids: Points, n_iter: int, device: str) -> Centroids:
+    """As `_lloyd`, with the points and their labels on the device."""
+    torch = _torch()
+    norms = squared_norms(points)
+    longest = int(norms.max(initial=0))
+    rows, labels = _held(torch, points, device), None
+    for step in range(n_iter if len(points) else 0):
+        found, best = _scored(torch, rows, _packed(centroids, longest), device)
+        if labels is not None and torch.equal(found, labels):
+            return Centroids(centroids, step)
+        labels = found
+        sums, counts = _sums_torch(torch, rows, labels, len(centroids))
+        centroids = _placed(points, sums, counts, partial(_away, norms, best), centroids)
+    return Centroids(centroids, n_iter if len(points) else 0)
+
+
+def _away(norms: I64, best: Any) -> I64:
+    return norms - best.cpu().numpy()
+
+
+def _held(torch: Any, points: Points, device: str) -> Any:
+    """The points on the device where they leave half of it free, else as they are, to be sent there chunk by chunk."""
+    rows = torch.from_numpy(points)
+    fits = device == "cpu" or points.nbytes < torch.cuda.mem_get_info(device)[0] // 2
+    return rows.to(device) if fits else rows
+
+
 def _nearest_torch(points: Points, packed: F32, device: str) -> tuple[I32, I64]:
-    """As `_nearest_numpy`, on a device. `argmax` may return any of equal scores there, so the smallest index is sought."""
-    torch: Any = import_module("torch")  # only for a device: importing it costs every worker seconds and memory
+    """As `_nearest_numpy`, on a device."""
+    torch = _torch()
+    labels, best = _scored(torch, torch.from_numpy(points), packed, device)
+    return labels.cpu().numpy(), best.cpu().numpy()
+
+
+def _scored(torch: Any, points: Any, packed: F32, device: str) -> tuple[Any, Any]:
+    """Index (int32) and value (int64) of each row's best score, on the device. `argmax` may return any of equal scores there,
+    so the smallest index is sought."""
     n, k = len(points), packed.shape[1]
     right = torch.from_numpy(packed).to(device)
     order = torch.arange(k, device=device, dtype=torch.int32)
-    labels, best = np.empty(n, np.int32), np.empty(n, np.int64)
-    n_chunk = max(64, min(_DEVICE_ROWS, (1 << 28) // k))
+    labels = torch.empty(n, device=device, dtype=torch.int32)
+    best = torch.empty(n, device=device, dtype=torch.int64)
+    n_chunk = max(64, min(_DEVICE_ROWS, _DEVICE_SCORES // k))
     with _full_float32(torch):
         for low in range(0, n, n_chunk):
-            rows = torch.from_numpy(points[low : low + n_chunk]).to(device).to(torch.float32)
+            rows = points[low : low + n_chunk].to(device).to(torch.float32)
             scores = torch.addmm(right[-1], rows, right[:-1])
             top = scores.amax(dim=1, keepdim=True)
-            labels[low : low + n_chunk] = torch.where(scores == top, order, k).amin(dim=1).cpu().numpy()
-            best[low : low + n_chunk] = top[:, 0].to(torch.int64).cpu().numpy()
+            labels[low : low + n_chunk] = torch.where(scores == top, order, k).amin(dim=1)
+            best[low : low + n_chunk] = top[:, 0].to(torch.int64)
     return labels, best
+
+
+def _sums_torch(torch: Any, points: Any, labels: Any, k: int) -> tuple[I64, I64]:
+    """As `_sums`. The order in which a device adds is nobody's business: integers."""
+    sums = torch.zeros((k, points.shape[1]), device=labels.device, dtype=torch.int64)
+    for low in range(0, len(points), _DEVICE_ROWS):
+        rows = points[low : low + _DEVICE_ROWS].to(labels.device)
+        sums.index_add_(0, labels[low : low + _DEVICE_ROWS], rows.to(torch.int64))
+    return sums.cpu().numpy(), torch.bincount(labels, minlength=k).cpu().numpy()
 
 
 @contextmanager
 def _full_float32(torch: Any) -> Generator[None, None, None]:
     """TF32 keeps 11 bits and would round; whoever switched it on for training gets it back."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    # torch looks for this once, at the first product on a device, and without it refuses to train deterministically for ever.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    products = torch.backends.cuda.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        products.fp32_precision = before

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,9 @@ from infra.ids import key_of
 
 # One shard at a time in a process: seeds and the number of threads belong to the process, not to the thread.
 _ALONE = threading.RLock()
-_PINS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "CUBLAS_WORKSPACE_CONFIG")
+_PINS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS")
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+_TWO_BUFFERS = ":4096:8"  # one of the two sizes for which cuBLAS promises equal bits
 
 
 class OtherEnvironment(LetheError):
@@ -48,26 +51,41 @@ def fingerprint(device: str) -> dict[str, str]:
     }
     if device == "cuda":
         facts |= {"gpu": torch.cuda.get_device_name(), "cuda": str(torch.version.cuda)}
-        facts |= {"cudnn": str(torch.backends.cudnn.version())}
-    return facts | {name: os.environ[name] for name in _PINS if name in os.environ and name != "CUBLAS_WORKSPACE_CONFIG"}
+        facts |= {"cudnn": str(torch.backends.cudnn.version()), "cublas": os.environ.get(_WORKSPACE, _TWO_BUFFERS)}
+    return facts | {name: os.environ[name] for name in _PINS if name in os.environ}
 
 
 @contextmanager
 def deterministic(device: str = "cpu") -> Iterator[None]:
-    """One thread, deterministic algorithms only, and the process's generators and settings put back afterwards."""
+    """One thread, deterministic algorithms only, float32 in full, and the process's generators and settings put back
+    afterwards."""
     with _ALONE, torch.random.fork_rng(devices=_gpus(device)):
         threads = torch.get_num_threads()
-        before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, _precisions()
+        os.environ.setdefault(_WORKSPACE, _TWO_BUFFERS)
         torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+        _hold(True, False, ["ieee"] * len(before[2]))
         try:
             yield
         finally:
             torch.set_num_threads(threads)
-            torch.use_deterministic_algorithms(before[0])
-            torch.backends.cudnn.benchmark = before[1]
+            _hold(*before)
+
+
+def _rounded() -> tuple[Any, ...]:
+    """What may round float32 to TF32 or bfloat16: convolutions on a GPU do by default, the rest where somebody said so."""
+    return torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv
+
+
+def _precisions() -> list[str]:
+    return [backend.fp32_precision for backend in _rounded()]
+
+
+def _hold(algorithms: bool, benchmark: bool, precisions: Sequence[str]) -> None:
+    torch.use_deterministic_algorithms(algorithms)
+    torch.backends.cudnn.benchmark = benchmark
+    for backend, precision in zip(_rounded(), precisions, strict=True):
+        backend.fp32_precision = precision
 
 
 def _gpus(device: str) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -102,8 +103,9 @@ def _start(recipe: Recipe, shard: int, checkpoint: Checkpoint | None) -> tuple[n
     if checkpoint is not None:
         model.load_state_dict(checkpoint.weights)
     model.to(recipe.device)
-    # One tensor at a time: fused and grouped updates may round otherwise.
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.plan.learning_rate, foreach=False, fused=False)
+    # On a GPU one kernel for all tensors: launching one a tensor takes longer than the updates. Said, for it may round otherwise.
+    fused = recipe.device != "cpu"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.plan.learning_rate, foreach=False, fused=fused)
     if checkpoint is not None:
         _restore(optimizer, checkpoint.optimizer)
     return model, optimizer
@@ -122,20 +124,22 @@ def _fit_slice(
     n_steps, losses = 0, list[float]()
     for epoch in range(recipe.plan.epochs_per_slice):
         torch.manual_seed(epoch_seed(recipe.plan, shard=shard, slice_=slice_, epoch=epoch))
-        total = 0.0
-        for batch in batches(row_ids, recipe.plan, shard=shard, slice_=slice_, epoch=epoch):
-            total += len(batch) * _step(model, optimizer, features.take(batch), labels[batch], recipe.device)
-            n_steps += 1
-        losses.append(total / len(seen))
+        cuts = list(batches(row_ids, recipe.plan, shard=shard, slice_=slice_, epoch=epoch))
+        means = [_step(model, optimizer, features.take(batch), labels[batch], recipe.device) for batch in cuts]
+        n_steps += len(cuts)
+        losses.append(
+            math.fsum(len(batch) * mean for batch, mean in zip(cuts, torch.stack(means).tolist(), strict=True)) / len(seen)
+        )
     return n_steps, losses
 
 
-def _step(model: nn.Module, optimizer: torch.optim.Optimizer, features: Features, labels: I64, device: str) -> float:
+def _step(model: nn.Module, optimizer: torch.optim.Optimizer, features: Features, labels: I64, device: str) -> Tensor:
+    """The loss, still on the device: asking for its value would have the next step wait for this one."""
     loss = cross_entropy(model(*tensors(features, device)), torch.from_numpy(labels).to(device))
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    return float(loss.item())
+    return loss.detach()
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:

@@ -105,7 +105,7 @@ def train(
     current = store_of_runs.find_version(tracking, model, settings.tracking.alias)
     if current is not None and current.tags.get(KEY) == key and not current.revoked:
         return _found(tracking, current, time.perf_counter() - started)
-    with connect(scheduler) as workers, lake.scratch() as scratch:
+    with connect(scheduler, gpu=True) as workers, lake.scratch() as scratch:
         trained = _trained(workers, job, scratch)
     tags = {
         KEY: key,

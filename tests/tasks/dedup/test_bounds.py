@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from infra.contracts import DataFile
-from tasks.dedup.bounds import Boxes, Ranks, bound_value, compare_extents, extents, has_witnesses
+from tasks.dedup.bounds import Boxes, Ranks, bound_value, compare_extents, extents, has_witnesses, may_overlap
 
 Row = tuple[Any, ...]
 KINDS = {
@@ -96,6 +96,26 @@ def test_no_true_containment_is_pruned(pair: tuple[dict[str, str], list[list[Row
     assert as_multiset or not child <= parent
 
 
+def may_meet(child: Boxes, parent: Boxes) -> bool:
+    ((_, may),) = may_overlap(extents([child]), extents([parent]), np.arange(child.low.shape[1]))
+    return bool(may[0, 0])
+
+
+@settings(max_examples=400, deadline=None)
+@given(pairs(), st.booleans())
+def test_tables_that_share_a_row_are_never_said_to_lie_apart(
+    pair: tuple[dict[str, str], list[list[Row]], list[list[Row]], list[str]], one_row: bool
+) -> None:
+    kinds, child_files, parent_files, silent = pair
+    child_files = [child_files[-1][-1:]] if one_row else child_files  # mostly a row of the parent, at times one of its own
+    child, parent = boxes_of(
+        [[file_of(rows, list(kinds), silent) for rows in files] for files in (child_files, parent_files)], kinds
+    )
+    ours, theirs = ({canonical(row) for rows in files for row in rows} for files in (child_files, parent_files))
+    assert may_meet(child, parent) or not ours & theirs
+    assert may_meet(parent, child) or not ours & theirs
+
+
 def ints(*files: Sequence[Row], columns: str = "ab") -> list[DataFile]:
     return [file_of(rows, list(columns), []) for rows in files]
 
@@ -132,6 +152,41 @@ def test_a_box_that_misses_on_another_column_is_no_witness() -> None:
 
 def test_a_row_with_a_null_needs_no_box_there() -> None:
     assert decide(ints([(4, None), (5, 7)]), ints([(4, None)], [(5, 7)])) == (True, True)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("kind", "child", "parent", "may"),
+    [
+        ("int", [1, 2], [3, 4], False),
+        ("int", [1, 3], [3, 4], True),
+        ("int", [1, None], [3, 4], False),  # the parent has no NULL that could be met
+        ("int", [1, None], [3, None], True),
+        ("int", [None, None], [3, 4], False),
+        ("int", [None, None], [3, None], True),
+        ("time[us]", [dt.time(1), None], [None, None], True),  # bounds are unknown
+        ("time[us]", [dt.time(1)], [None, None], False),
+        ("float", [1.0, 2.0], [3.0, 4.0], True),  # both may hold a NaN that no bound shows
+        ("float", [NAN], [NAN, 3.0], True),
+        ("float", [None, None], [3.0], False),
+    ],
+)
+def test_which_tables_lie_apart(kind: str, child: list[Any], parent: list[Any], may: bool) -> None:
+    files = [[file_of([(value,) for value in values], ["a"], [])] for values in (child, parent)]
+    one, other = boxes_of(files, {"a": kind})
+    assert may_meet(one, other) is may and may_meet(other, one) is may
+
+
+def test_many_children_in_slices_are_as_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.dedup.bounds._CHUNK_CELLS", 8)
+    together = extents(boxes_of([ints([(i, 5 - i), (i + 1, 5 - i)]) for i in range(7)], {"a": "int", "b": "int"}))
+    columns = np.arange(2)
+    slices = list(may_overlap(together, together, columns))
+    assert [start for start, _ in slices] == list(range(7))
+    whole = np.concatenate([may for _, may in slices])
+    assert whole.tolist() == [[i == j for j in range(7)] for i in range(7)]
 
 
 @pytest.mark.parametrize(

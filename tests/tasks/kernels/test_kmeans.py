@@ -1,14 +1,27 @@
 """k-means is a function of the set of rows: any order, cut, thread count or device gives the same bits."""
 
 import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
-from tasks.kernels.kmeans import UNIT, Centroids, Points, _nearest_torch, _packed, assign, fit, squared_norms
+from tasks.kernels.kmeans import (
+    UNIT,
+    Centroids,
+    Points,
+    _lloyd,
+    _lloyd_torch,
+    _nearest_torch,
+    _packed,
+    assign,
+    fit,
+    squared_norms,
+)
 
 
 def sphere(n: int, d: int, seed: int) -> Points:
@@ -75,6 +88,15 @@ def on_device(points: Points, centroids: Centroids, device: str) -> tuple[np.nda
     return labels, norms - best
 
 
+@given(st.integers(1, 90), st.integers(1, 40), st.integers(1, 30), st.integers(0, 1 << 20))
+@settings(max_examples=40, deadline=None)
+def test_torch_and_numpy_fit_the_same_bits(n: int, d: int, k: int, seed: int) -> None:
+    """Clusters that run empty among them: many rows are alike."""
+    points = sphere(n, d, seed)[np.random.default_rng(seed).integers(0, n, 2 * n)]
+    one, other = _lloyd(points, points[:k], 20), _lloyd_torch(points, points[:k], 20, "cpu")
+    assert np.array_equal(one.vectors, other.vectors) and one.n_iter == other.n_iter
+
+
 def twice(centroids: Points) -> Centroids:
     """Each centroid two times: every row has a tie."""
     return Centroids(np.concatenate([centroids, centroids]), 0)
@@ -86,14 +108,74 @@ def test_torch_and_numpy_agree_to_the_bit() -> None:
         assert np.array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("precision", ["high", "medium", "highest"])
+def test_whoever_rounds_products_gets_that_back(precision: str) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        wanted = torch.backends.cuda.matmul.fp32_precision
+        on_device(sphere(10, 8, 0), Centroids(sphere(3, 8, 1), 0), "cpu")
+        assert torch.backends.cuda.matmul.fp32_precision == wanted
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_products_rounded_by_the_newer_setting_do_not_stop_it() -> None:
+    """torch refuses to read its older TF32 setting once the newer one was used."""
+    products = torch.backends.cuda.matmul
+    before, products.fp32_precision = products.fp32_precision, "tf32"
+    try:
+        on_device(sphere(10, 8, 0), Centroids(sphere(3, 8, 1), 0), "cpu")
+        assert products.fp32_precision == "tf32"
+    finally:
+        products.fp32_precision = before
+
+
+@pytest.fixture(params=["highest", "high"])
+def rounded(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A process in which somebody lets products round to TF32, and one where nobody does."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(request.param)
+    yield request.param
+    torch.set_float32_matmul_precision(before)
+
+
 @pytest.mark.gpu
-def test_a_gpu_gives_the_same_bits() -> None:
-    points, row_ids = sphere(20_000, 64, 4), ids(20_000)
-    centroids = twice(sphere(50, 64, 5))
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (65_537, 64, 3), (20_000, 64, 257), (3000, 200, 5000), (70_000, 33, 64)])
+def test_a_gpu_assigns_the_same_bits(n: int, d: int, k: int, rounded: str) -> None:
+    points, centroids = sphere(n, d, 4), twice(sphere(k, d, 5))
     for mine, theirs in zip(assign(points, centroids), assign(points, centroids, device="cuda"), strict=True):
-        assert np.array_equal(mine, theirs)
-    here, there = (fit(points, row_ids, 100, seed=0, device=device) for device in ("cpu", "cuda"))
-    assert np.array_equal(here.vectors, there.vectors)
+        assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
+    assert rounded == torch.get_float32_matmul_precision()
+
+
+@pytest.mark.gpu
+@given(*small)
+@settings(max_examples=40, deadline=None)
+def test_a_gpu_finds_the_exact_nearest(n: int, d: int, k: int, seed: int) -> None:
+    points, vectors = sphere(n, d, seed), sphere(k, d, seed + 1)
+    for mine, slow in zip(assign(points, Centroids(vectors, 0), device="cuda"), brute(points, vectors), strict=True):
+        assert np.array_equal(mine, slow)
+
+
+@pytest.mark.gpu
+@given(*small)
+@settings(max_examples=20, deadline=None)
+def test_a_gpu_fits_the_same_bits_in_any_order(n: int, d: int, k: int, seed: int) -> None:
+    points, row_ids = sphere(n, d, seed), ids(n, seed)
+    order = np.random.default_rng(seed).permutation(n)
+    here, there = fit(points, row_ids, k, seed=seed), fit(points[order], row_ids[order], k, seed=seed, device="cuda")
+    assert np.array_equal(here.vectors, there.vectors) and here.n_iter == there.n_iter
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("n", "k"), [(20_000, 100), (70_000, 2500), (60, 25)])
+def test_a_gpu_fits_the_same_bits(n: int, k: int, rounded: str) -> None:
+    del rounded
+    points, row_ids = sphere(n, 64 if n > 60 else 3, 4), ids(n)
+    here, there = (fit(points, row_ids, k, seed=0, device=device) for device in ("cpu", "cuda"))
+    assert np.array_equal(here.vectors, there.vectors) and here.n_iter == there.n_iter
 
 
 def test_ties_go_to_the_smaller_index() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from infra.cluster import Scheduler
 from infra.contracts import SELECTION, Lineage, Snapshot
 from infra.files import write_part
 from infra.lake import Lake
@@ -44,7 +45,15 @@ class House:
         self.home = home
         self.lake = Lake.open(self.settings())
 
-    def settings(self, *, sample_rows: int = 100_000, text: str | None = "body", holdout: float = 0.2, **chosen: Any) -> Settings:
+    def settings(
+        self,
+        *,
+        sample_rows: int = 100_000,
+        text: str | None = "body",
+        holdout: float = 0.2,
+        device: str = "auto",
+        **chosen: Any,
+    ) -> Settings:
         subject = {"kind": "person", "column": "person"}
         dataset = {"pool": ["notes"], "holdout_fraction": holdout, "prune": {"n_clusters": 4, **chosen}}
         model = {"dataset": "d", "kind": "text", "label": "topic", "shards": 3, "slices": 2}
@@ -55,6 +64,7 @@ class House:
                 "tables": {"notes": {"source": "x", "text": text, "subject": subject}},
                 "datasets": {"d": dataset},
                 "models": {"m": model},
+                "cluster": {"device": device, "n_workers": 2, "local_bytes": 0},
             }
         )
 
@@ -76,8 +86,10 @@ class House:
         file = write_part(self.lake.folder("selection/d"), rows.to_batches(), SELECTION)
         return self.lake.commit("selection/d", SELECTION, [file], lineage=LINEAGE, overwrite=True)
 
-    def prune(self, pool: Snapshot, selection: Snapshot | None = None, **options: Any) -> PruneResult:
-        return prune.fn(self.settings(**options), "d", (pool,), selection)
+    def prune(
+        self, pool: Snapshot, selection: Snapshot | None = None, *, scheduler: Scheduler = None, **options: Any
+    ) -> PruneResult:
+        return prune.fn(self.settings(**options), "d", (pool,), selection, scheduler=scheduler)
 
     def decisions(self, result: PruneResult) -> dict[int, Row]:
         rows = self.lake.read(result.snapshot).to_pylist()

@@ -8,9 +8,11 @@ import pyarrow as pa
 import pytest
 from prune_lake import LINEAGE, House, Row, notes
 
+from infra.cluster import cluster
 from infra.ids import in_sample, sample_level
 from infra.settings import ConfigError
 from infra.subjects import row_places
+from tasks.prune.frames import device_here
 from tasks.prune.places import moved_shards
 from tasks.prune.task import EmptySample
 from tasks.prune.views import NothingToEmbed
@@ -92,6 +94,27 @@ def test_a_row_outside_the_sample_changes_nobody_else(house: House, method: str)
     assert len(one) == len(other) + 3
     assert all(one[row_id] == row for row_id, row in other.items())
     assert moved_shards(*digests, house.shard_digests(after)) == [next(one[i]["shard"] for i in one.keys() - other.keys())]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", SCORED)
+def test_a_gpu_decides_as_the_cpu_does(make_house: Callable[[], House], method: str) -> None:
+    here, there, far = make_house(), make_house(), make_house()
+    one = here.prune(here.put(notes()), method=method, keep_fraction=0.5, device="cpu")
+    other = there.prune(there.put(shuffled(notes()), n_files=3), method=method, keep_fraction=0.5, device="gpu")
+    with cluster(far.settings(device="gpu"), n_bytes=1) as scheduler:
+        pool = far.put(notes(), n_files=4)
+        third = far.prune(pool, method=method, keep_fraction=0.5, device="gpu", scheduler=scheduler)
+    assert one.snapshot.digest == other.snapshot.digest == third.snapshot.digest
+    assert one.scores and other.scores and third.scores
+    assert one.scores.digest == other.scores.digest == third.scores.digest
+
+
+@pytest.mark.gpu
+def test_the_setting_says_where_distances_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [device_here(wanted) for wanted in ("auto", "gpu", "cpu")] == ["cuda", "cuda", "cpu"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert device_here("auto") == "cpu"
 
 
 def test_a_subject_stays_together(house: House) -> None:

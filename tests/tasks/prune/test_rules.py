@@ -1,5 +1,7 @@
 """Rules: exact on the sample, the same for any order of it, and a function of the row afterwards."""
 
+from typing import Any
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -102,6 +104,21 @@ def test_order_and_partition_change_no_decision(method: str, n: int, seed: int) 
     ]
     for mine, first, second in zip(whole, *halves, strict=True):
         assert np.array_equal(mine, np.concatenate([first, second]))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", METHODS)
+@given(st.integers(2, 150), st.booleans(), st.integers(0, 1 << 20))
+@settings(max_examples=20)
+def test_a_gpu_changes_no_rule_and_no_decision(method: str, n: int, hard: bool, seed: int) -> None:
+    points, row_ids, labels = some_points(n, seed), unique_ids(n, seed), some_labels(n, seed)
+    options: dict[str, Any] = {"method": method, "keep_fraction": 0.4, "hard": hard, "n_clusters": 6, "seed": 3}
+    here, there = (fit_rule(points, row_ids, labels, device=device, **options) for device in ("cpu", "cuda"))
+    assert np.array_equal(here.centroids.vectors, there.centroids.vectors)
+    for mine, theirs in zip(
+        apply_rule(here, points, row_ids, labels), apply_rule(there, points, row_ids, labels, device="cuda"), strict=True
+    ):
+        assert np.array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -28,7 +28,7 @@ WORDS = [
 ]
 
 
-def settings_for(home: Path, kind: str, **model: Any) -> Settings:
+def settings_for(home: Path, kind: str, *, device: str = "cpu", **model: Any) -> Settings:
     shape = {"dataset": "d", "kind": kind, "label": "topic", "shards": 2, "slices": 2, "epochs": 2, "batch_size": 16, "seed": 3}
     table = {"source": "raw/*", "subject": {"kind": "person", "column": "person"}, "label": "topic"}
     return Settings.model_validate(
@@ -37,7 +37,7 @@ def settings_for(home: Path, kind: str, **model: Any) -> Settings:
             "tables": {"notes": {**table, **({"text": "body"} if kind == "text" else {})}},
             "datasets": {"d": {"pool": "notes"}},
             "models": {"m": {**shape, **model}},
-            "cluster": {"device": "cpu"},
+            "cluster": {"device": device, "local_bytes": 0},
         }
     )
 

@@ -16,6 +16,7 @@ import pytest
 from distributed import LocalCluster
 
 from infra import tracking
+from infra.cluster import cluster
 from infra.contracts import Snapshot
 from tasks.train.ensemble import load_ensemble
 from tasks.train.features import encode
@@ -149,6 +150,24 @@ def test_a_cluster_makes_the_same_model(build: Callable, kind: str, table: pa.Ta
     with LocalCluster(n_workers=1, threads_per_worker=3, host="127.0.0.1", dashboard_address=None) as cluster:
         there = run(build(kind, table, "b"), scheduler=cluster.scheduler_address)
     assert (there.digest, there.metrics) == (here.digest, here.metrics)
+
+
+@pytest.mark.gpu
+def test_cuda_workers_forget_as_if_never_met(build: Callable, kind: str, table: pa.Table, without: Callable) -> None:
+    here = build(kind, table, "b", device="gpu")
+    alone = run(here)
+    house = build(kind, table, device="gpu", n_files=3)
+    with cluster(house.settings, n_bytes=1) as scheduler:
+        first = run(house, scheduler=scheduler)
+        person = a_trained_person(house)
+        forgot = run(build(kind, without(table, person), n_files=2, device="gpu"), scheduler=scheduler)
+        stranger_house = build(kind, without(table, person), "c", shuffle=8, device="gpu")
+        stranger = run(stranger_house, scheduler=scheduler)
+    assert (first.digest, first.metrics) == (alone.digest, alone.metrics)
+    assert forgot.digest == stranger.digest != first.digest
+    assert checkpoints(house) == checkpoints(stranger_house)
+    params = tracking.open_tracking(house.settings).client.get_run(first.run_id).data.params
+    assert params["environment.device"] == "cuda" and params["environment.gpu"]
 
 
 def test_a_training_set_that_the_pool_does_not_hold_is_refused(build: Callable, without: Callable) -> None:

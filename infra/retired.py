@@ -1,0 +1,111 @@
+"""Which tables of records are retired: their rows lie no more in the lake, a recipe rebuilds them from others. One row each in
+the table `recipes`.
+
+The row decides, whatever still lies in the table's folder: with the row a table is retired, without it, it is there. So one
+commit retires a table (its files go afterwards) and one restores it (its files came before), and a kill in between leaves nothing
+in doubt.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from infra.contracts import RECIPES, CommitConflict, LetheError, Lineage
+from infra.files import write_part
+from infra.ids import key_of
+from infra.lake import Lake, no_table
+
+TABLE = "recipes"
+RECORDS, MEMBERS, RESIDUAL = "records/", "members/", "residual/"
+SUSPENDED = "suspended"  # the kind of a table that was brought back for an erasure and is to be retired again
+_TRIES = 8
+
+
+class TableRetired(LetheError):
+    """A table is asked for that is retired."""
+
+
+@dataclass(frozen=True)
+class Retired:
+    """One retired table, by its name in lethe.toml: how it is rebuilt, from which tables, its digest, rows, and the bytes that it
+    took; `recipe` is JSON that the dedup stage reads.
+
+    A suspended one is in the lake like any other, until it is retired again.
+    """
+
+    table: str
+    kind: str
+    recipe: str
+    parents: tuple[str, ...]
+    digest: str
+    n_rows: int
+    n_bytes: int
+    retired: dt.datetime
+
+    @property
+    def is_suspended(self) -> bool:
+        return self.kind == SUSPENDED
+
+
+Entries = Mapping[str, Retired]
+
+
+def entries(lake: Lake) -> dict[str, Retired]:
+    """Every row by table, suspended ones too."""
+    return _read(lake, lake.snapshot(TABLE).version) if lake.exists(TABLE) else {}
+
+
+def retired(lake: Lake) -> dict[str, Retired]:
+    """The retired tables by their names in lethe.toml."""
+    return {name: entry for name, entry in entries(lake).items() if not entry.is_suspended}
+
+
+def dependents(found: Entries) -> dict[str, list[str]]:
+    """The retired tables that each table has to rebuild."""
+    parents = sorted({parent for entry in found.values() if not entry.is_suspended for parent in entry.parents})
+    return {parent: sorted(n for n, e in found.items() if parent in e.parents and not e.is_suspended) for parent in parents}
+
+
+def why_retired(table: str) -> str:
+    """What is said to somebody who wants a retired table."""
+    return f"{table} is retired. Run: lethe restore {table}"
+
+
+def put(lake: Lake, entry: Retired, params: Mapping[str, Any]) -> None:
+    """Put a row in place of the one of its table, in one commit."""
+    amend(lake, lambda rows: {**rows, entry.table: entry}, params)
+
+
+def take(lake: Lake, table: str, params: Mapping[str, Any]) -> None:
+    """Take the row of a table out, in one commit: the table is retired no more."""
+    amend(lake, lambda rows: {name: entry for name, entry in rows.items() if name != table}, params)
+
+
+def amend(lake: Lake, change: Callable[[dict[str, Retired]], Entries], params: Mapping[str, Any] | None = None) -> Entries:
+    """Change the rows in one commit, which says `params`; on a conflict they are changed as they are then. The rows after it."""
+    for _ in range(_TRIES):
+        base = lake.snapshot(TABLE) if lake.exists(TABLE) else no_table(TABLE)
+        now = _read(lake, base.version) if base.version >= 0 else {}
+        fresh = change(dict(now))
+        if fresh == now:
+            return now
+        rows = [{**asdict(entry), "parents": list(entry.parents)} for _, entry in sorted(fresh.items())]
+        batch = pa.RecordBatch.from_pylist(rows, schema=RECIPES)
+        files = [write_part(lake.folder(TABLE), [batch], RECIPES)] if rows else []
+        lineage = Lineage("retire", key_of(TABLE, [file.digest for file in files]), "", params=dict(params or {}))
+        try:
+            lake.commit(TABLE, RECIPES, files, lineage=lineage, overwrite=True, expect=base)
+        except CommitConflict:
+            continue
+        return fresh
+    raise CommitConflict(f"{TABLE}: {_TRIES} writes in a row met another writer. Run the command again")
+
+
+def _read(lake: Lake, version: int) -> dict[str, Retired]:
+    rows = lake.read(lake.snapshot(TABLE, version)).to_pylist()
+    return {row["table"]: Retired(**{**row, "parents": tuple(row["parents"])}) for row in rows}

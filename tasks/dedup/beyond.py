@@ -1,0 +1,203 @@
+"""What lies beyond pairs under equal names: tables covered by several others, and tables contained under other column names.
+
+Sketches raise the questions, exact counts answer them, and answers are remembered with the digests of the tables that they are
+about, so that a question is not asked twice.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
+import numpy as np
+
+from infra.ids import I64, key_of
+from tasks.dedup.covers import Candidate, Tally, add_tallies, choose, questions, tally_of
+from tasks.dedup.edges import Cover, Rename
+from tasks.dedup.exact import N_RANGES
+from tasks.dedup.frames import Reader
+from tasks.dedup.profiles import CELLS, ROWS, VALUES, Columns
+from tasks.dedup.rename_plan import RenamePlan, rename_plan
+from tasks.dedup.renames import Proposal, proposals
+from tasks.dedup.runs import ROW_BYTES, Runs, found_in, search, searches, totals
+from tasks.dedup.scan import Candidates, Facts, Pair, Settled
+from tasks.dedup.sketches import pack
+
+Question = str
+Answer = Cover | Rename | None
+
+
+@dataclass
+class Answers:
+    """Answers by question: those that are remembered, and those that were given in this scan."""
+
+    known: Mapping[Question, Answer] = field(default_factory=dict)
+    given: dict[Question, Answer] = field(default_factory=dict)
+
+    def recall(self, question: Question) -> bool:
+        """Whether the question was answered before; then the answer counts as given."""
+        if question in self.known:
+            self.given[question] = self.known[question]
+        return question in self.known
+
+    def covers(self) -> list[Cover]:
+        return sorted((a for a in self.given.values() if isinstance(a, Cover)), key=lambda one: one.child)
+
+    def renames(self) -> list[Rename]:
+        found = (a for a in self.given.values() if isinstance(a, Rename))
+        return sorted(found, key=lambda one: (one.child, one.parent, one.columns))
+
+
+# --- covers --------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A child and candidates for its cover over a range of hashes."""
+
+    child: Runs
+    parents: tuple[Runs, ...]
+    first_range: int
+    last_range: int
+
+
+def find_covers(
+    facts: Sequence[Facts], candidates: Candidates, settled: Iterable[Settled], reader: Reader, answers: Answers
+) -> None:
+    """Answer for every table that no other one contains whether several together do."""
+    held = [one for one in settled if one.counted.set and not one.error]
+    contained = {one.child for one in held}
+    above = defaultdict[str, set[str]](set)
+    for one in held:
+        above[facts[one.child].name].add(facts[one.parent].name)
+    groups = defaultdict[Columns, list[Pair]](list)
+    for child, parent in (*candidates.pairs, *candidates.overlaps):
+        if child not in contained and len(facts[child].kinds) > 1:
+            groups[facts[child].columns].append((child, parent))
+    for columns, pairs in sorted(groups.items()):
+        for child, parents in _asked(facts, pairs, columns, above, reader).items():
+            _answer_cover(facts, child, parents, columns, reader, answers)
+
+
+def _asked(
+    facts: Sequence[Facts], pairs: Sequence[Pair], columns: Columns, above: Mapping[str, set[str]], reader: Reader
+) -> dict[int, list[int]]:
+    """The children worth counting among pairs over the same columns, each with its parents."""
+    tables = sorted({table for pair in pairs for table in pair})
+    number = {table: i for i, table in enumerate(tables)}
+    packed = pack([reader.profiles.sketch(facts[table], ROWS, columns) for table in tables])
+    numbered = np.array([(number[child], number[parent]) for child, parent in pairs], np.int64)
+    described = [Candidate(facts[table].name, facts[table].snapshot.n_rows) for table in tables]
+    found = questions(packed, packed, numbered, described, above)
+    return {tables[child]: sorted((tables[p] for p in some), key=lambda t: facts[t].name) for child, some in found.items()}
+
+
+def _answer_cover(
+    facts: Sequence[Facts], child: int, parents: Sequence[int], columns: Columns, reader: Reader, answers: Answers
+) -> None:
+    question = key_of("cover", list(columns), *(list(facts[table].snapshot.identity) for table in (child, *parents)))
+    if answers.recall(question):
+        return
+    reader.fetch((table, columns) for table in (child, *parents))
+    runs = [reader.runs[table, columns] for table in parents]
+    tally = _tallied(reader, reader.runs[child, columns], runs)
+    choice = choose(tally, [Candidate(facts[table].name, facts[table].snapshot.n_rows) for table in parents])
+    answers.given[question] = None
+    if choice is not None:
+        chosen = [facts[parents[i]] for i in choice.parents]
+        names, versions = tuple(one.name for one in chosen), tuple(one.snapshot.version for one in chosen)
+        one = facts[child]
+        answers.given[question] = Cover(one.name, names, choice.multiset, one.snapshot.version, versions)
+
+
+def _tallied(reader: Reader, child: Runs, parents: Sequence[Runs]) -> Tally:
+    """How often the parents hold the child's rows, range by range where memory is short."""
+    held = ROW_BYTES * (3 + len(parents)) * sum(run.n_distinct for run in child)
+    held += ROW_BYTES * max((run.n_distinct for runs in parents for run in runs), default=0)
+    n_cuts = min(N_RANGES, max(1, math.ceil(held / max(reader.memory_bytes, 1 << 20))))
+    bounds = [N_RANGES * i // n_cuts for i in range(n_cuts + 1)]
+    jobs = [_Job(child, tuple(parents), first, last) for first, last in pairwise(bounds)]
+    tallies = reader.workers.map(_tally, jobs)
+    whole = tallies[0]
+    for part in tallies[1:]:
+        whole = add_tallies(whole, part)
+    return whole
+
+
+def _tally(job: _Job) -> Tally:
+    """Worker: count the child's rows of a range in every parent."""
+    rows, found = found_in(job.child, job.parents, job.first_range, job.last_range)
+    pieces: list[tuple[I64, I64]] = [(rows.counts, found)]
+    return tally_of(pieces, len(job.parents))
+
+
+# --- other names ---------------------------------------------------------------------------------------------------------------
+
+
+def planned_renames(facts: Sequence[Facts], candidates: Candidates) -> RenamePlan:
+    """Which columns must be compared without their names. Of equal tables the representative takes part."""
+    return rename_plan([one.kinds if i in candidates.groups and one.snapshot.n_rows else {} for i, one in enumerate(facts)])
+
+
+def find_renames(facts: Sequence[Facts], plan: RenamePlan, reader: Reader, answers: Answers) -> None:
+    """Answer for every proposal whether it holds."""
+    sketches = {
+        (table, name): reader.profiles.sketch(facts[table], VALUES, (name,))
+        for table, names in plan.wanted().items()
+        for name in names
+    }
+    named = {
+        (table, name): reader.profiles.sketch(facts[table], CELLS, (name,))
+        for table in plan.wanted()
+        for name in facts[table].columns
+        if not reader.profiles.unknown(facts[table], CELLS, (name,))
+    }
+    open_questions = list[tuple[Question, Proposal]]()
+    for one in proposals(plan, sketches, [table.snapshot.n_rows for table in facts], named=named):
+        question = key_of(
+            "rename", [list(pair) for pair in one.columns], *(list(facts[t].snapshot.identity) for t in (one.child, one.parent))
+        )
+        if not answers.recall(question):
+            open_questions.append((question, one))
+    _answer_renames(facts, open_questions, reader, answers)
+
+
+def _answer_renames(facts: Sequence[Facts], asked: Sequence[tuple[Question, Proposal]], reader: Reader, answers: Answers) -> None:
+    """Count the child's rows, hashed under the parent's names, in the parent."""
+    under = {(question, ()): _names(facts[one.child], one) for question, one in asked}
+    reader.fetch((one.parent, _columns(one)) for _, one in asked)
+    runs: dict[tuple[Question | int, Columns], Runs] = {(key[0], key[1]): some for key, some in reader.runs.items()}
+    for question, one in asked:
+        found = reader.fetch_as({(one.child, _columns(one)): under[question, ()]})
+        runs[question, ()] = found[one.child, _columns(one)]
+    pairs: list[tuple[tuple[Question | int, Columns], tuple[Question | int, Columns]]] = [
+        ((question, ()), (one.parent, _columns(one))) for question, one in asked
+    ]
+    jobs = searches(pairs, runs, memory_bytes=reader.memory_bytes, limit_fraction=0.0)
+    counts = totals(jobs, reader.workers.map(search, jobs), len(pairs))
+    for (question, one), counted in zip(asked, counts, strict=True):
+        child, parent = facts[one.child], facts[one.parent]
+        said = Rename(child.name, parent.name, one.columns, counted.multiset, child.snapshot.version, parent.snapshot.version)
+        answers.given[question] = said if counted.set else None
+
+
+def _columns(one: Proposal) -> Columns:
+    return tuple(sorted(theirs for _, theirs in one.columns))
+
+
+def _names(child: Facts, one: Proposal) -> dict[str, str]:
+    """The child's written names by the parent's lower-case ones."""
+    return {theirs: child.names[ours] for ours, theirs in one.columns}
+
+
+def at_versions(answers: Answers, versions: Mapping[str, int]) -> None:
+    """Bring remembered answers up to the versions that the tables have now: their rows are the same."""
+    for question, one in answers.given.items():
+        if isinstance(one, Cover):
+            parents = tuple(versions[name] for name in one.parents)
+            answers.given[question] = replace(one, child_version=versions[one.child], parent_versions=parents)
+        elif isinstance(one, Rename):
+            answers.given[question] = replace(one, child_version=versions[one.child], parent_version=versions[one.parent])
