@@ -143,9 +143,10 @@ def adopt(
 def maintain(config: Config = _DEFAULT, as_json: Json = False) -> None:
     """Join small files, remove what killed runs left, look for contained tables, check certificates. No row changes."""
     with _flows(config) as path:
+        from flows.graph import report_path  # noqa: PLC0415
         from flows.maintain import maintain as run  # noqa: PLC0415
 
-        _out(show.maintained(run(path)), as_json)
+        _out(show.maintained(run(path), report_path(path)), as_json)
 
 
 @app.command()
@@ -167,9 +168,10 @@ def dedup(
     ask = wanted(tables, retire=retire, plan=plan, parents=parent, yes=yes, dry_run=dry_run, console=_errors)
     with _flows(config, progress=ask is None or yes or dry_run) as path:
         if ask is None:
+            from flows.graph import report_path  # noqa: PLC0415
             from flows.maintain import scan  # noqa: PLC0415
 
-            return _out(show.deduped(scan(path)), as_json)
+            return _out(show.deduped(scan(path), report_path(path)), as_json)
         from flows.retire import asking  # noqa: PLC0415
         from flows.retire import retire as run  # noqa: PLC0415
 

@@ -48,6 +48,49 @@ class PlanRow(_Document):
     bytes: int
     parent: str = ""
     reason: str = ""
+    parents: list[str] = []
+    monthly_cost: float = 0.0  # US dollars, as below
+    monthly_saving: float = 0.0
+    rebuild_s: float = 0.0
+
+
+class Bound(_Document):
+    """A constraint that keeps tables, and what they would save a month without it."""
+
+    constraint: str
+    n_tables: int
+    n_bytes: int
+    monthly_saving: float
+
+
+class Need(_Document):
+    """The least change that would let the plan do more with a table; `said` is all of it in words."""
+
+    table: str
+    action: str
+    constraints: list[str]
+    change: str
+    monthly_saving: float
+    said: str
+
+
+class SavingsDocument(_Document):
+    """What a plan comes to: US dollars a month, at prices of the day `dated`."""
+
+    n_retired: int
+    n_archived: int
+    bytes_freed: int
+    bytes_archived: int
+    monthly_cost: float
+    monthly_saving: float
+    dated: str
+    gb_s: float  # throughput of rebuilding
+    bound: list[Bound]
+    needs: list[Need]
+    n_needs: int
+    gap: float  # share of its cost that a better plan might save; 0.0: proven to be the cheapest
+    n_log_lines: int
+    n_bad_log_lines: int
 
 
 class Retirement(_Document):
@@ -67,17 +110,34 @@ class RetirementDocument(_Document):
     retired: list[str]
 
 
+class WhyDocument(_Document):
+    child: str
+    parent: str
+    contained: bool
+    multiset: bool
+    step: str
+    text: str
+    column: str | None = None
+    file: str | None = None
+    n_rows: int | None = None  # of the child, copies counted, that the parent lacks; None where no row was counted
+    n_distinct: int | None = None
+    fractions: dict[str, float] = {}  # of the child's distinct cells, by column, that the parent's column has
+
+
 class DedupDocument(_Document):
     n_tables: int
     edges: list[Edge]
     plan: list[PlanRow]
+    savings: SavingsDocument | None = None
     bytes_read: int
     seconds: float
     found: bool = False
     listed_apart: list[str] = []
     settled: dict[str, int] = {}
     unreadable: dict[str, str] = {}
+    report: str = ""  # the page with the graph and all tables
     retirement: RetirementDocument | None = None  # only where tables were to be retired
+    why: WhyDocument | None = None  # only where a pair was asked for: nothing else was scanned
 
 
 class RestoredTable(_Document):

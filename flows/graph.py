@@ -21,7 +21,7 @@ from infra.foreign import PREFIX as FOREIGN
 from infra.foreign import registered
 from infra.lake import Lake
 from infra.retired import Retired, retired
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from infra.tracking import log_file, log_metrics, open_tracking, running
 from tasks.dedup.collapse import ACTIONS, COPIES, NEAR, ROWS, Table
 from tasks.dedup.edges import STEPS, Edge
@@ -68,16 +68,23 @@ class Figure:
 
 @dataclass(frozen=True)
 class Shown:
-    """What there is to show of a scan: all tables with their actions, those retired before, and the graph to draw."""
+    """What there is to show of a scan: all tables with their actions, those retired before, the graph to draw, and the bytes
+    that were read when the tables were scanned first.
+    """
 
     result: DedupResult
     tables: tuple[Table, ...]
     retired: dict[str, Retired]
     graph: Graph
+    bytes_read: int
 
 
-def report_path(settings: Settings) -> Path:
-    """Where the page lies."""
+def report_path(config: str | Path) -> Path:
+    """Where the page of a project lies."""
+    return _page_of(load_settings(config))
+
+
+def _page_of(settings: Settings) -> Path:
     return settings.home / "reports" / PAGE
 
 
@@ -87,7 +94,7 @@ def show_containment(work: Workspace, result: DedupResult) -> Path:
     A new scan also becomes a run in MLflow with both as artifacts; within a flow run, Prefect gets a summary and two tables.
     """
     shown = shown_of(work.lake, result)
-    path = report_path(work.settings)
+    path = _page_of(work.settings)
     path.parent.mkdir(exist_ok=True)
     drawn = picture(shown.graph)
     _write(path.with_name(PICTURE), svg(drawn, shown.graph))
@@ -102,7 +109,8 @@ def show_containment(work: Workspace, result: DedupResult) -> Path:
 def shown_of(lake: Lake, result: DedupResult) -> Shown:
     """A scan's tables with their bytes, rows and actions: what the plan says, or foreign, or retired."""
     gone = retired(lake)
-    n_rows = {table_name(s): s.n_rows for s in lake.lineage(result.containment).inputs}
+    lineage = lake.lineage(result.containment)
+    n_rows = {table_name(s): s.n_rows for s in lineage.inputs}
     planned = {row.table: (row.n_bytes, row.action) for row in result.plan}
     foreign = {FOREIGN + entry.name: (entry.n_bytes, "foreign") for entry in registered(lake)}
     known = planned | {name: foreign.get(name, (0, "foreign")) for name in n_rows if name not in planned}
@@ -110,7 +118,7 @@ def shown_of(lake: Lake, result: DedupResult) -> Shown:
     tables += [Table(name, entry.n_bytes, entry.n_rows, "retired", _folder(name)) for name, entry in gone.items()]
     edges = [*result.edges, *result.near, *(edge for name, entry in gone.items() for edge in _rebuilt_from(name, entry))]
     graph = containment_graph(tables, edges, result.covers, result.renames, apart=result.listed_apart)
-    return Shown(result, tuple(sorted(tables)), gone, graph)
+    return Shown(result, tuple(sorted(tables)), gone, graph, lineage.summary.get("bytes_read", result.bytes_read))
 
 
 def _first(known: tuple[int, str], n_rows: int) -> tuple[int, int, str]:
@@ -178,16 +186,14 @@ def figures(shown: Shown) -> list[Figure]:
     result, savings = shown.result, shown.result.savings
     n_copies = sum(edge.multiset for edge in result.edges)
     n_bytes = sum(table.n_bytes for table in shown.tables if table.action != "retired")
-    read = "found: nothing was read again" if result.found else f"of {decimal(n_bytes)} stored; {result.seconds:.1f} s"
+    more = f"; {len(shown.retired):,} more are retired" if shown.retired else ""
+    nearly = f"; {len(result.near):,} more hold nearly" if result.near else ""
+    seconds = "" if result.found else f"; {result.seconds:.1f} s"
     return [
-        Figure(
-            "tables",
-            f"{len(shown.tables) - len(shown.retired):,}",
-            f"{decimal(n_bytes)}; {len(shown.retired):,} more are retired",
-        ),
-        Figure("containments", f"{len(result.edges):,}", f"{n_copies:,} with all copies"),
+        Figure("tables", f"{len(shown.tables) - len(shown.retired):,}", decimal(n_bytes) + more),
+        Figure("containments", f"{len(result.edges):,}", f"{n_copies:,} with all copies{nearly}"),
         Figure("pairs compared", f"{result.n_pairs:,}", "whose columns allow a containment"),
-        Figure("bytes read", decimal(result.bytes_read), read),
+        Figure("bytes read", decimal(shown.bytes_read), f"of {decimal(n_bytes)} stored{seconds}"),
         Figure("to retire", decimal(savings.bytes_freed), f"{savings.n_retired:,} tables that others rebuild"),
         Figure("to archive", decimal(savings.bytes_archived), f"{savings.n_archived:,} tables"),
         Figure("saved a month", dollars(savings.monthly_saving), f"of {dollars(savings.monthly_cost + savings.monthly_saving)}"),

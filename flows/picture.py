@@ -23,6 +23,7 @@ _BIGGEST, _LEAST, _JOIN = 58.0, 9.0, 5.0
 _LABEL, _LETTER, _SMALL_LETTER = 34, 6.4, 5.6  # characters of a label, pixels of a character
 _PAD, _GAP, _GRID = 12.0, 30.0, 10
 _NAMED = 12
+_LEGEND = 600.0  # the least width of the legend's words
 WORDS = {
     "copies": "every row, with its copies",
     "rows": "every row, not all copies",
@@ -110,27 +111,27 @@ def picture(graph: Graph) -> Picture:
     for part, (ids, layout), place in zip(graph.parts, drawn, places, strict=True):
         marks.extend(_mark(part.boxes[i], _moved(at, place), biggest) for i, at in zip(ids, layout.anchors, strict=True))
         lines.extend(_lines(part, ids, layout, place, biggest))
-    keys = _keys({line.kind for line in lines})
-    return Picture(max(width, WIDTH), height, tuple(marks), tuple(lines), keys, _scales(biggest))
+    keys, end = _keys({line.kind for line in lines})
+    scales, end = _scales(biggest, end)
+    return Picture(max(width, end + 2 * _PAD), height, tuple(marks), tuple(lines), keys, scales)
 
 
-def _keys(kinds: set[str]) -> tuple[Key, ...]:
-    """The lines of the legend, side by side."""
+def _keys(kinds: set[str]) -> tuple[tuple[Key, ...], float]:
+    """The lines of the legend, side by side, and where it ends."""
     keys, x = list[Key](), 0.0
     for kind in (kind for kind in WORDS if kind in kinds):
         keys.append(Key(x, kind, WORDS[kind]))
         x += 33 + 6.0 * len(WORDS[kind]) + 18
-    return tuple(keys)
+    return tuple(keys), max(x, _LEGEND)
 
 
-def _scales(biggest: int) -> tuple[Scale, ...]:
-    """Marks of round sizes, from the right end of the picture."""
-    sizes = sorted({_round(biggest // part) for part in (1, 4, 16)} - {0}, reverse=True)
-    scales, x = list[Scale](), WIDTH - 2 * _PAD
-    for n_bytes in sizes:
-        x -= _side(n_bytes, biggest) + _SMALL_LETTER * len(decimal(n_bytes)) + 24
+def _scales(biggest: int, start: float) -> tuple[tuple[Scale, ...], float]:
+    """Marks of round sizes after the rest of the legend, and where they end."""
+    scales, x = list[Scale](), start
+    for n_bytes in sorted({_round(biggest // part) for part in (1, 4, 16)} - {0}):
         scales.append(Scale(x, _side(n_bytes, biggest), decimal(n_bytes)))
-    return tuple(scales)
+        x += _side(n_bytes, biggest) + _SMALL_LETTER * len(decimal(n_bytes)) + 24
+    return tuple(scales), x
 
 
 def _round(n: int) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from flows.documents import DemoStep
+from flows.graph import PICTURE
 from tasks.forget.certificate import contents
 
 
@@ -23,6 +24,7 @@ def write_report(directory: Path, facts: Mapping[str, Any], steps: Sequence[Demo
     certificate = Path(facts["forgotten"].certificates[0].path)
     page = environment.get_template("report.html").render(
         **facts,
+        picture=(directory / "reports" / PICTURE).read_text(encoding="utf-8"),
         steps=steps,
         certificate=certificate,
         proof=json.dumps(contents(certificate.read_bytes()), indent=2, sort_keys=True),

@@ -37,6 +37,7 @@ from tasks.train.task import held_models
 
 WAIT = timedelta(days=1)
 _RETIRE = "retire"
+_SHOWN = 200  # tables that a page names
 
 
 class NotApproved(LetheError):
@@ -108,11 +109,12 @@ def as_markdown(proposal: Proposal) -> str:
         (t.table, ", ".join(t.parents), t.recipe.kind, f"{t.n_bytes:,}", dollars(t.monthly_saving), f"{t.rebuild_s:.1f}")
         for t in proposal.tables
     ]
-    rows = [f"| {' | '.join(row)} |" for row in cells]
+    rows = [f"| {' | '.join(row)} |" for row in cells[:_SHOWN]]
+    rows += [f"| ... and {len(cells) - _SHOWN} more | | | | | |"] if len(cells) > _SHOWN else []
     total = sum(t.n_bytes for t in proposal.tables), dollars(sum(t.monthly_saving for t in proposal.tables))
     return "\n".join(
         [
-            f"### Retire {len(rows)} tables? Plan `{proposal.digest}`",
+            f"### Retire {len(cells)} tables? Plan `{proposal.digest}`",
             "Each was rebuilt by its recipe, row for row. `lethe restore` brings it back.",
             "",
             "| table | rebuilt from | recipe | bytes saved | saved a month | rebuilt in s |",

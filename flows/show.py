@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import documents as d
+from flows.plan_text import plan_lines, plan_rows
+from tasks.dedup.savings import Savings, sentence
 
 if TYPE_CHECKING:
     from flows.curate import Curated
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from infra.foreign import Registered
     from tasks.dedup.restore import Restored
     from tasks.dedup.task import DedupResult
+    from tasks.dedup.why_task import WhyResult
     from tasks.ingest.foreign import Adopted
     from tasks.ingest.task import IngestedTable
     from tasks.prune.task import PruneResult
@@ -36,21 +40,25 @@ def ingested(tables: tuple[IngestedTable, ...]) -> d.IngestDocument:
     return d.IngestDocument(tables=[d.Ingested.model_validate(t) for t in tables])
 
 
-def deduped(result: DedupResult) -> d.DedupDocument:
+def deduped(result: DedupResult, report: Path | None = None) -> d.DedupDocument:
     return d.DedupDocument(
         n_tables=result.n_tables,
         edges=[d.Edge.model_validate(e) for e in result.edges],
-        plan=[
-            d.PlanRow(table=p.table, action=p.action, bytes=p.n_bytes, parent=", ".join(p.parents), reason=p.reason)
-            for p in result.plan
-        ],
+        plan=[d.PlanRow(bytes=p.n_bytes, parent=", ".join(p.parents), **asdict(p)) for p in result.plan],
+        savings=plan_savings(result.savings),
         bytes_read=result.bytes_read,
         seconds=result.seconds,
         found=result.found,
         listed_apart=list(result.listed_apart),
         settled=dict(result.settled),
         unreadable=dict(result.unreadable),
+        report=str(report or ""),
     )
+
+
+def plan_savings(savings: Savings) -> d.SavingsDocument:
+    needs = [d.Need(said=sentence(need), **asdict(need)) for need in savings.needs]
+    return d.SavingsDocument.model_validate({**asdict(savings), "needs": needs})
 
 
 def retiring(result: RetireResult) -> d.DedupDocument:
@@ -77,6 +85,12 @@ def retiring(result: RetireResult) -> d.DedupDocument:
     return deduped(result.scanned).model_copy(update={"retirement": retirement})
 
 
+def explained(result: WhyResult) -> d.DedupDocument:
+    """One pair of tables, and no scan of the others."""
+    why = d.WhyDocument.model_validate({**asdict(result.why), "fractions": dict(result.why.fractions)})
+    return d.DedupDocument(n_tables=2, edges=[], plan=[], bytes_read=result.bytes_read, seconds=result.seconds, why=why)
+
+
 def restored(tables: tuple[Restored, ...]) -> d.RestoreDocument:
     return d.RestoreDocument(
         tables=[
@@ -94,11 +108,11 @@ def restored(tables: tuple[Restored, ...]) -> d.RestoreDocument:
     )
 
 
-def maintained(result: Maintained) -> d.MaintainDocument:
+def maintained(result: Maintained, report: Path | None = None) -> d.MaintainDocument:
     return d.MaintainDocument(
         compacted=[d.CompactedTable.model_validate(one) for one in result.compacted],
         tidied=[d.TidiedTable.model_validate(one) for one in result.tidied],
-        dedup=deduped(result.scanned),
+        dedup=deduped(result.scanned, report),
         problems={name: found for name, found in result.problems.items() if found},
         seconds=result.seconds,
         renewed=list(result.renewed),
@@ -231,7 +245,7 @@ def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
 
 
 _TEXTUAL = frozenset(
-    "table digest child parent kind step action reason dataset model request state shard metric what at first".split()  # noqa: SIM905
+    "table digest child parent kind step action reason dataset model request state shard metric what at first column".split()  # noqa: SIM905
 )
 
 
@@ -282,13 +296,23 @@ def _maintain(doc: d.MaintainDocument) -> list[Any]:
 def _dedup(doc: d.DedupDocument) -> list[Any]:
     if doc.retirement is not None:
         return _retirement(doc.retirement)
+    if doc.why is not None:
+        return _why(doc.why)
     kind = {(True, True): "every row, with its copies", (True, False): "every row"}
     edges = [(e.child, e.parent, kind.get((e.set, e.multiset), f"{e.fraction:.3f}"), e.step) for e in doc.edges]
-    acts = [(p.table, p.action, p.bytes, p.parent, p.reason) for p in doc.plan if p.action != "keep"]
+    acts = plan_rows(doc.plan)
     head = f"{doc.n_tables} tables, {len(edges)} containments, {doc.bytes_read:,} bytes read; {_found(doc.found, doc.seconds)}"
-    plan = [_table("table action bytes parent reason", acts), "Nothing was removed."] if acts else ["The plan keeps every table."]
+    plan = [*([_table("table action MB saved_a_month parent reason", acts)] if acts else []), *map(escape, plan_lines(doc))]
     left_out = [f"not compared: {name}: {reason}" for name, reason in doc.unreadable.items()]
-    return [head, _table("child parent what step", edges[:60]), *plan, *left_out]
+    report = [f"the graph and all tables: {doc.report}"] if doc.report else []
+    return [head, _table("child parent what step", edges[:60]), *plan, *left_out, *report]
+
+
+def _why(doc: d.WhyDocument) -> list[Any]:
+    verdict = "is contained" if doc.multiset else "is contained as a set" if doc.contained else "is not contained"
+    head = escape(f"{doc.child} {verdict} in {doc.parent} (settled by: {doc.step})")
+    poor = [(escape(name), f"{fraction:.4f}") for name, fraction in doc.fractions.items() if fraction < 1.0]
+    return [head, escape(doc.text), *([_table("column found", poor[:60])] if poor else [])]
 
 
 def _retirement(doc: d.RetirementDocument) -> list[Any]:

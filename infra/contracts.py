@@ -125,6 +125,7 @@ PROFILES = _schema(
     n_nulls=pa.int64(),
     threshold=pa.int64(),
     hashes=pa.list_(pa.int64()),
+    log=pa.large_string(),
 )
 RETENTION = _schema(
     table=pa.string(),

@@ -358,7 +358,8 @@ def _batches(part: Part, wanted: pa.Schema) -> Iterator[pa.RecordBatch]:
             f"data file {part.file.path} is gone; the table was purged or vacuumed. Read its snapshot again"
         ) from None
     with file, pq.ParquetFile(file) as parquet:
-        present = [name for name in wanted.names if name in parquet.schema_arrow.names]
+        written = {*parquet.schema_arrow.names}  # made anew at each call
+        present = [name for name in wanted.names if name in written]
         for batch in parquet.iter_batches(ROW_GROUP_ROWS, columns=present, use_threads=False):
             yield conform(batch, wanted)
 

@@ -45,7 +45,7 @@ class RetentionSettings(BaseModel):
     get_1000: Dollars = 0.0004
     put_1000: Dollars = 0.005
     request_bytes: Annotated[int, Field(ge=1)] = 8 << 20
-    archive: bool = True  # whether there is an archive tier
+    archive: bool = False  # whether there is an archive tier; say so once accesses are known, or what is used may be sent there
     archive_gb_month: Dollars = 0.004
     archive_read_gb: Dollars = 0.03
     archive_get_1000: Dollars = 0.01

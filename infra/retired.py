@@ -9,8 +9,9 @@ in doubt.
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -50,6 +51,11 @@ class Retired:
     @property
     def is_suspended(self) -> bool:
         return self.kind == SUSPENDED
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """What the commit of the table said of it, its subjects among it."""
+        return json.loads(self.recipe)["params"]
 
 
 Entries = Mapping[str, Retired]
@@ -107,5 +113,6 @@ def amend(lake: Lake, change: Callable[[dict[str, Retired]], Entries], params: M
 
 
 def _read(lake: Lake, version: int) -> dict[str, Retired]:
-    rows = lake.read(lake.snapshot(TABLE, version)).to_pylist()
-    return {row["table"]: Retired(**{**row, "parents": tuple(row["parents"])}) for row in rows}
+    rows: list[dict[str, Any]] = lake.read(lake.snapshot(TABLE, version)).to_pylist()
+    read = [Retired(**row) for row in rows]
+    return {entry.table: replace(entry, parents=tuple(entry.parents)) for entry in read}

@@ -211,8 +211,8 @@ def _dataset(snapshot: Snapshot) -> Dataset:
 
 def inputs_of(tracking: Tracking, run_id: str) -> list[str]:
     """Names of the tables that a run's datasets are, sorted."""
-    inputs = tracking.client.get_run(run_id).inputs.dataset_inputs
-    return sorted({str(one.dataset.name) for one in inputs})
+    inputs = tracking.client.get_run(run_id).inputs
+    return sorted({str(one.dataset.name) for one in inputs.dataset_inputs}) if inputs is not None else []
 
 
 def log_text(tracking: Tracking, run_id: str, text: str, path: str) -> None:

@@ -258,13 +258,13 @@ def _pile(parts: Sequence[Drawing]) -> Drawing:
 def bounded(parts: Sequence[Drawing], max_boxes: int) -> tuple[list[Drawing], int]:
     """The parts that fit, and how many do not; a part takes at most half the room where there are others."""
     drawn, room = list[Drawing](), max_boxes
-    for part in parts:
+    for n, part in enumerate(parts):
         small = _folded(part, max_boxes if len(parts) == 1 else max(max_boxes // 2, 1))
         if len(small.boxes) > room:
-            break
-        drawn.append(small)
+            return drawn, len(parts) - n
+        drawn.extend([part] if small is part else (one for one in connected(small) if one.links))
         room -= len(small.boxes)
-    return drawn, len(parts) - len(drawn)
+    return drawn, 0
 
 
 def _folded(part: Drawing, max_boxes: int) -> Drawing:
@@ -299,6 +299,14 @@ def _fold(part: Drawing, order: Sequence[int], trunk: Mapping[int, int], kept: s
     for parent, some in below.items():
         tables = tuple(t for i in sorted(some) for t in part.boxes[i].tables)
         if tables:
-            boxes[min(some)] = Box(SIBLINGS, tables)
+            boxes[min(some)] = Box(SIBLINGS if len(tables) > 1 else TABLE, tables)
             links[min(some), parent] = replace(part.links[some[0], parent], n=len(some))
-    return Drawing(boxes, links)
+    return _without_loose_joins(Drawing(boxes, links))
+
+
+def _without_loose_joins(drawing: Drawing) -> Drawing:
+    """The drawing without joins that lost all above or all below them."""
+    above, below = _neighbours(drawing)
+    loose = {i for i, box in drawing.boxes.items() if box.kind == JOIN and not (above[i] and below[i])}
+    boxes = {i: box for i, box in drawing.boxes.items() if i not in loose}
+    return Drawing(boxes, {pair: link for pair, link in drawing.links.items() if loose.isdisjoint(pair)})

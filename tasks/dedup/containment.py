@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -22,8 +22,9 @@ from tasks.dedup.edges import Cover, Edge, Rename
 from tasks.dedup.evidence import MAX_BITS, why_apart
 from tasks.dedup.exact import Counted
 from tasks.dedup.frames import Reader
+from tasks.dedup.logs import of_text
 from tasks.dedup.profiles import Profiles
-from tasks.dedup.remembered import CONTAINED, NEAR, REFUTED, answer_rows, answered, before, load_profiles, save_profiles
+from tasks.dedup.remembered import CONTAINED, NEAR, REFUTED, answer_rows, answered, before, load, save
 from tasks.dedup.scan import AnyPart, Candidates, Facts, Settled, candidates, edges_of
 from tasks.dedup.schema_graph import kinds_of
 from tasks.dedup.settle import Ledger, evidence, settle
@@ -32,17 +33,11 @@ ROW_ID = "row_id"
 RECORDS = "records/"
 TABLE = "containment"
 _READERS = 8
-_CODE = (
-    *(
-        f"tasks.dedup.{name}"
-        for name in ("beyond", "bounds", "containment", "covers", "edges", "evidence", "exact", "fingerprints", "frames")
-    ),
-    *(
-        f"tasks.dedup.{name}"
-        for name in ("known", "profiles", "remembered", "rename_plan", "renames", "runs", "scan", "schema_graph", "settle")
-    ),
-    *("tasks.dedup.sketches", "tasks.dedup.transitive", "infra.rowhash", "infra.files", "infra.foreign"),
+_MODULES = (
+    "beyond bounds containment covers edges evidence exact fingerprints frames known logs profiles remembered rename_plan "
+    "renames runs scan schema_graph settle sketches transitive"
 )
+_CODE = (*(f"tasks.dedup.{name}" for name in _MODULES.split()), "infra.rowhash", "infra.files", "infra.foreign")
 
 
 @dataclass(frozen=True)
@@ -95,15 +90,15 @@ def _scan(lake: Lake, settings: Settings, ours: tuple[Snapshot, ...], foreign: R
     key = stage_key(TABLE, code, inputs, params)
     if (snapshot := lake.reuse(TABLE, key)) is not None and _same_columns(lake, lake.lineage(snapshot).inputs, inputs):
         return Scan(inputs, unreadable, read_found(lake, snapshot), snapshot, lake.lineage(snapshot).summary, None)
-    facts = all_facts(lake, inputs, foreign.tables)
+    kept = load(lake)
+    facts = all_facts(lake, inputs, foreign.tables, kept.logs)
     candidate = candidates(facts, overlaps=settings.dedup.approximate < 1.0 or settings.dedup.unions)
     newest = lake.snapshot(TABLE) if lake.exists(TABLE) else None
     known = before(lake, newest, facts, code, params)
     answers = Answers(answered(lake, newest) if newest is not None and lake.lineage(newest).code == code else {})
-    profiled = load_profiles(lake, facts)
     memory_bytes, approximate = settings.cluster.local_bytes, settings.dedup.approximate
     with lake.scratch() as scratch, connect(scheduler) as workers:
-        reader = Reader(facts, Profiles(profiled), workers, lake.keys.row, scratch, memory_bytes)
+        reader = Reader(facts, Profiles(kept.profiles(facts)), workers, lake.keys.row, scratch, memory_bytes)
         plan = planned_renames(facts, candidate) if settings.dedup.renames else None
         values = plan.wanted() if plan is not None else {}
         ledger = settle(facts, candidate, known, reader, approximate=approximate, values=values)
@@ -115,7 +110,7 @@ def _scan(lake: Lake, settings: Settings, ours: tuple[Snapshot, ...], foreign: R
     edges = edges_of(facts, candidate.groups, ledger.found)
     found = Found(*_halves(edge for edge, _ in edges), tuple(answers.covers()), tuple(answers.renames()))
     summary = _summary(facts, candidate, reader, ledger)
-    save_profiles(lake, reader.profiles.all(), profiled, facts)
+    save(lake, kept, reader.profiles.all(), facts)
     rows = _rows(facts, edges, ledger, answers)
     snapshot = commit(lake, TABLE, rows, Lineage(TABLE, key, code, inputs, params, summary))
     return Scan(inputs, unreadable, found, snapshot, summary, sizes(facts))
@@ -124,11 +119,25 @@ def _scan(lake: Lake, settings: Settings, ours: tuple[Snapshot, ...], foreign: R
 # --- what the logs say ---------------------------------------------------------------------------------------------------------
 
 
-def all_facts(lake: Lake, snapshots: Sequence[Snapshot], foreign: Sequence[ForeignTable] = ()) -> list[Facts]:
-    """What the logs say of all tables; opening a log is waiting, so several are opened at a time."""
-    opened = {table.snapshot: table.parts for table in foreign}
+def all_facts(
+    lake: Lake,
+    snapshots: Sequence[Snapshot],
+    foreign: Sequence[ForeignTable] = (),
+    logs: Mapping[tuple[str, int], str] | None = None,
+) -> list[Facts]:
+    """What the logs say of all tables, or said: `logs` by name and version. Opening one is waiting, so several are opened at a
+    time.
+    """
+    opened, known = {table.snapshot: table.parts for table in foreign}, logs or {}
+
+    def parts(snapshot: Snapshot) -> Sequence[AnyPart]:
+        if snapshot in opened or not snapshot.n_rows:
+            return opened.get(snapshot, ())
+        text = known.get((table_name(snapshot), snapshot.version))
+        return lake.parts(snapshot) if text is None else of_text(text, lake.uri(snapshot.table))
+
     with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(lambda s: _facts(s, opened[s] if s in opened else lake.parts(s) if s.n_rows else ()), snapshots))
+        return list(readers.map(lambda snapshot: _facts(snapshot, parts(snapshot)), snapshots))
 
 
 def sizes(facts: Sequence[Facts]) -> dict[str, int]:
@@ -179,7 +188,8 @@ def _summary(facts: Sequence[Facts], found: Candidates, reader: Reader, ledger: 
             if measured[0] < MAX_BITS:
                 bits[one.name] = round(measured[0], 2)
     settled = found.settled | ledger.steps
-    return {"n_pairs": found.n_pairs, "settled": settled, "bytes_read": reader.n_bytes, "apart": apart, "bits": bits}
+    said = {"n_pairs": found.n_pairs, "settled": settled, "bytes_read": reader.n_bytes, "apart": apart, "bits": bits}
+    return {**said, "gb_s": reader.gb_s}
 
 
 def _rows(facts: Sequence[Facts], edges: Sequence[tuple[Edge, Counted]], ledger: Ledger, answers: Answers) -> pa.Table:
@@ -192,7 +202,7 @@ def _rows(facts: Sequence[Facts], edges: Sequence[tuple[Edge, Counted]], ledger:
 
 
 def _row(edge: Edge, relation: str, counted: Counted, digests: Mapping[str, str]) -> dict[str, Any]:
-    return {**_counts(counted), **asdict(edge), **_digests(edge.child, edge.parent, digests), "relation": relation}
+    return {**_counts(counted), **vars(edge), **_digests(edge.child, edge.parent, digests), "relation": relation}
 
 
 def _refuted(facts: Sequence[Facts], one: Settled, digests: Mapping[str, str]) -> dict[str, Any]:

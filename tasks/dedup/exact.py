@@ -80,24 +80,6 @@ class Counted:
         return (self.n_distinct - self.n_missing_distinct) / self.n_distinct if self.n_distinct else 1.0
 
 
-@dataclass(frozen=True)
-class Packed:
-    """Many small runs in one piece: run `i` lies between `starts[i]` and `starts[i + 1]`."""
-
-    starts: I64
-    low: U64
-    high: U64
-    counts: I64
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether a child is contained in a parent as a set and as a multiset."""
-
-    set: bool
-    multiset: bool
-
-
 # --- runs ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -197,25 +179,6 @@ def total(parts: Iterable[Counted]) -> Counted:
     )
 
 
-def pack(runs: Sequence[Run]) -> Packed:
-    """Runs copied into one piece, for `count_pairs`."""
-    parts = [_NOTHING, *runs]
-    starts = np.cumsum([run.n_distinct for run in parts])
-    low, high = np.concatenate([run.low for run in parts]), np.concatenate([run.high for run in parts])
-    return Packed(starts, low, high, np.concatenate([run.counts for run in parts]))
-
-
-def count_pairs(packed: Packed, pairs: I64, *, limit_fraction: float) -> list[Counted]:
-    """`count` of many pairs of packed runs, int64 (n, 2) of child and parent, without a call for each."""
-    found = _count_pairs(packed.starts, packed.low, packed.high, packed.counts, pairs, limit_fraction)
-    return [Counted(rows, distinct, missing, left, bool(whole)) for rows, distinct, missing, left, whole in found.tolist()]
-
-
-def contained(children: Sequence[Run], parent: Iterable[Run], *, n_runs: int) -> list[Verdict]:
-    """Whether the parent's runs together hold each child."""
-    return [Verdict(found.set, found.multiset) for found in count(children, parent, n_runs=n_runs, limit_fraction=0.0)]
-
-
 def _count_one(child: Run, run: Run, limit: int, limit_fraction: float) -> Counted:
     missing, left, whole = _count(child.low, child.high, child.counts, run.low, run.high, run.counts, limit, limit_fraction)
     return Counted(child.n_rows, child.n_distinct, missing, left, whole)
@@ -293,18 +256,3 @@ def _count(
         if certainly_over(n_missing, i + 1, limit, limit_fraction):
             return n_missing, n_left, False
     return n_missing, n_left, True
-
-
-@njit(cache=True, nogil=True)
-def _count_pairs(starts: I64, low: U64, high: U64, counts: I64, pairs: I64, limit_fraction: float) -> I64:
-    """Rows, distinct rows, missing ones, rows left over, and 1 where that is all, of each pair: (n, 5)."""
-    out = np.empty((len(pairs), 5), np.int64)
-    for i in range(len(pairs)):
-        a, a_end = starts[pairs[i, 0]], starts[pairs[i, 0] + 1]
-        b, b_end = starts[pairs[i, 1]], starts[pairs[i, 1] + 1]
-        limit = int(limit_fraction * (a_end - a))
-        missing, left, whole = _count(
-            low[a:a_end], high[a:a_end], counts[a:a_end], low[b:b_end], high[b:b_end], counts[b:b_end], limit, limit_fraction
-        )
-        out[i, 0], out[i, 1], out[i, 2], out[i, 3], out[i, 4] = counts[a:a_end].sum(), a_end - a, missing, left, whole
-    return out

@@ -8,6 +8,7 @@ the others go to the lake's scratch.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,12 +23,13 @@ from infra.ids import U64
 from infra.rowhash import cell_hashes, finish
 from tasks.dedup.exact import RUN_ROWS, Run, merge_runs, run_of
 from tasks.dedup.profiles import CELLS, ROWS, VALUES, Columns, Profile, Profiles, scale_of
+from tasks.dedup.renames import ANY_NAME
 from tasks.dedup.runs import ROW_BYTES, Runs, Spilled, spill
 from tasks.dedup.scan import AnyPart, Facts, file_of
 from tasks.dedup.sketches import Sketcher
 
 ITEM_BYTES = 64 << 20
-NO_NAME = "*"  # under which cells are hashed that are to be compared across names
+TELLING_BYTES = 256 << 20  # less than this tells nothing of a throughput
 RunKey = tuple[int, Columns]
 
 
@@ -138,7 +140,7 @@ def _hashed(
     sums = {one: np.zeros((batch.num_rows, 2), np.uint64) for one in reading.sets}
     for name, array in zip(columns, batch.columns, strict=True):
         if name in reading.values:
-            sketching.column(VALUES, name, cell_hashes(array, NO_NAME, key), array.null_count)
+            sketching.column(VALUES, name, cell_hashes(array, ANY_NAME, key), array.null_count)
         holders = [total for one, total in sums.items() if name in one]
         if holders or name in reading.cells:
             cells = cell_hashes(array, name, key)
@@ -218,7 +220,13 @@ class Reader:
     memory_bytes: int
     runs: dict[RunKey, Runs] = field(default_factory=dict)
     n_bytes: int = 0
+    read_s: float = 0.0
     _free: int | None = None
+
+    @property
+    def gb_s(self) -> float | None:
+        """The throughput of reading and hashing, to one digit; None where too little was read to tell."""
+        return float(f"{self.n_bytes / self.read_s / 1e9:.1g}") if self.n_bytes >= TELLING_BYTES else None
 
     def profile(self, wants: Mapping[int, Want]) -> None:
         """Profiles of the files that have none; the runs that will be asked for come along where the whole table is read and
@@ -273,6 +281,7 @@ class Reader:
 
     def _read(self, planned: Sequence[Reading]) -> None:
         runs = defaultdict[RunKey, list[Run | Spilled]](list)
+        start = time.perf_counter()
         for hashed in self.workers.map(hash_item, items(planned), self.key):
             for one in hashed:
                 self.n_bytes += one.n_bytes
@@ -280,6 +289,7 @@ class Reader:
                 for columns, some in one.runs.items():
                     runs[one.table, columns].extend(some)
         self.runs |= {key: _merged(some) for key, some in runs.items()}
+        self.read_s += time.perf_counter() - start
 
 
 def _merged(runs: Sequence[Run | Spilled]) -> Runs:

@@ -19,7 +19,7 @@ Pair = tuple[int, int]  # (child, parent)
 Point = tuple[float, float]
 _SWEEPS = 12
 _GAP_X, _GAP_Y = 22.0, 40.0
-_PASSING = 5.0  # half the width of what passes through a layer
+_PASSING = 1.0  # half the width of what passes through a layer
 _STIFF = 4.0  # how much more a passing line stays straight than a box stays centred
 
 
@@ -52,7 +52,7 @@ def laid_out(sizes: Sequence[Size], links: Collection[Pair], *, max_width: float
     layers = layered([size.width for size in sizes], links, max_width=max_width)
     threads, every, steps = _threads(sizes, layers, links)
     rows = _ordered(_rows(every, steps), steps)
-    x = _columns(rows, [size for size, _ in every], steps)
+    x = _columns(rows, [size for size, _ in every], steps, max_width)
     tops, heights = _tops(rows, [size for size, _ in every])
     anchors = tuple((x[v], tops[layers[v]] + heights[layers[v]] / 2) for v in range(len(sizes)))
     routes = dict[Pair, tuple[Point, ...]]()
@@ -189,17 +189,21 @@ def _n_crossings(rows: Sequence[Sequence[int]], above: Mapping[int, Sequence[int
 # --- places --------------------------------------------------------------------------------------------------------------------
 
 
-def _columns(rows: Sequence[Sequence[int]], sizes: Sequence[Size], steps: Collection[Pair]) -> list[float]:
-    """Each vertex's x: near the mean of its neighbours', in the order given, nothing on top of anything else."""
+def _columns(rows: Sequence[Sequence[int]], sizes: Sequence[Size], steps: Collection[Pair], max_width: float) -> list[float]:
+    """Each vertex's x: near the mean of its neighbours', in the order given, nothing on top of anything else, and no wider than
+    `max_width` where the fullest layer is not.
+    """
     above, below = _both(steps)
     x = [0.0] * len(sizes)
     for row in rows:
         for v, left in zip(row, _packed(row, sizes), strict=True):
             x[v] = left
+    room = max((x[row[-1]] + sizes[row[-1]].right for row in rows), default=0.0)
+    room = max(room, max_width)
     for sweep in range(_SWEEPS):
         near = (above, below)[sweep % 2]
         for row in rows if sweep % 2 == 0 else rows[::-1]:
-            _straighten(row, sizes, x, near)
+            _straighten(row, sizes, x, near, room)
     least = min((x[v] - size.left for v, size in enumerate(sizes)), default=0.0)
     return [one - least for one in x]
 
@@ -213,14 +217,17 @@ def _packed(row: Sequence[int], sizes: Sequence[Size]) -> list[float]:
     return at
 
 
-def _straighten(row: Sequence[int], sizes: Sequence[Size], x: list[float], near: Mapping[int, Sequence[int]]) -> None:
+def _straighten(
+    row: Sequence[int], sizes: Sequence[Size], x: list[float], near: Mapping[int, Sequence[int]], room: float
+) -> None:
     """Move a layer's vertices to the means of their neighbours, as near as the others allow: least squares under x[i + 1] - x[i]
-    >= d[i], which is an isotonic regression once the least distances are taken off.
+    >= d[i], which is an isotonic regression once the least distances are taken off, and 0 <= x <= `room`.
     """
     least = np.array(_packed(row, sizes))
     wish = np.array([sum(x[u] for u in near[v]) / len(near[v]) if near[v] else x[v] for v in row])
     weight = np.array([(_STIFF if not sizes[v].height else 1.0) if near[v] else 0.1 for v in row])
-    for v, place in zip(row, isotonic_regression(wish - least, weights=weight).x + least, strict=True):
+    free = room - float(least[-1]) - sizes[row[-1]].right
+    for v, place in zip(row, isotonic_regression(wish - least, weights=weight).x.clip(0.0, free) + least, strict=True):
         x[v] = float(place)
 
 

@@ -79,8 +79,12 @@ def _rows(files: Files, key: bytes) -> Iterator[tuple[pa.RecordBatch, U64]]:
 
 
 def _met(batch: pa.RecordBatch, files: Files, term: Term) -> Mask:
-    name = next(mine for mine, theirs in files.columns if theirs.lower() == term.column.lower())
-    return meets(term, batch.column(name))
+    return meets(term, batch.column(_mine(files, term)))
+
+
+def _mine(files: Files, term: Term) -> str:
+    """The child's name of the column that a term is on."""
+    return next(mine for mine, theirs in files.columns if theirs.lower() == term.column.lower())
 
 
 def _all_met(batch: pa.RecordBatch, files: Files, terms: Sequence[Term]) -> Mask:
@@ -196,6 +200,16 @@ def tally(files: Files, terms: Sequence[Term], key: bytes) -> U64:
     return sums
 
 
+def extents_met(item: tuple[Files, Sequence[Term]]) -> Extents:
+    """Worker: what the terms' columns hold (by the names in the terms) in the rows that meet them all."""
+    files, terms = item
+    extents = Extents()
+    for batch in _batches(files):
+        rows = batch.filter(pa.array(_all_met(batch, files, terms)))
+        extents |= {term.column: extent_of(rows.column(_mine(files, term)), extents.get(term.column)) for term in terms}
+    return extents
+
+
 def write(piece: Piece, layout: Layout, keys: Keys) -> list[DataFile]:
     """Worker: write the rows that a piece keeps, in the layout's types."""
     user = pa.schema([field for field in layout.schema if field.name != ROW_ID])
@@ -220,5 +234,6 @@ def _cast(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _as_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    is_nothing = pa.types.is_null(kind) or column.null_count == len(column)
-    return pa.nulls(len(column), kind) if is_nothing else column.cast(kind)
+    if column.type == kind:
+        return column
+    return pa.nulls(len(column), kind) if column.null_count == len(column) else column.cast(kind)

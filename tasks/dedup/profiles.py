@@ -7,7 +7,7 @@ the cells under no name (to compare columns that are called otherwise). Profiles
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,6 +96,7 @@ def as_table(profiles: Sequence[Profile]) -> pa.Table:
         "n_nulls": [one.n_nulls for one in profiles],
         "threshold": list(bounds),
         "hashes": pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate([np.zeros(0, np.int64), *hashes]))),
+        "log": pa.nulls(len(profiles), pa.large_string()),
     }
     return pa.table({field.name: pa.array(columns[field.name], field.type) for field in PROFILES}, schema=PROFILES)
 
@@ -113,8 +114,3 @@ def _of_batch(batch: pa.RecordBatch) -> Iterable[Profile]:
     for i, (table, file, what, columns, n_rows, n_nulls, bound) in enumerate(plain):
         sketch = of_row(bound, hashes[offsets[i] : offsets[i + 1]])
         yield Profile(table, file, what, tuple(columns), n_rows, n_nulls, sketch)
-
-
-def current(profiles: Iterable[Profile], files: Mapping[str, set[str]]) -> list[Profile]:
-    """The profiles of files that are still part of their tables."""
-    return [one for one in profiles if one.file in files.get(one.table, ())]

@@ -9,8 +9,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
+import pyarrow as pa
 
 from infra.cluster import Workers
 from infra.contracts import DataFile, Snapshot, StaleSnapshot, UnknownTable
@@ -27,6 +29,7 @@ from tasks.dedup.members import MEMBER_BYTES, digest_of, of_batches, with_counts
 from tasks.dedup.passes import NOBODY, Counts, Files, Piece
 from tasks.dedup.recipes import MEMBERSHIP, ROW_ID, NoRecipe, Recipe, Term, schema_of, schema_text
 from tasks.dedup.runs import Spilled, load
+from tasks.dedup.terms import tightened
 
 RECORDS, SOURCES = "records/", "sources"
 
@@ -59,7 +62,7 @@ def rebuild(lake: Lake, settings: Settings, recipe: Recipe, *, workers: Workers,
     version that it needs is gone.
     """
     place = Folder(folder, lake.keys.row) if isinstance(folder, str) else folder
-    layout = layout_of(recipe, place, _raw_file(lake, recipe))
+    layout = layout_of(_as_said_now(settings, recipe), place, _raw_file(lake, recipe))
     with lake.scratch() as scratch:
         made = list[DataFile]()
         for pieces in _pieces(Bench(lake, workers, scratch), recipe):
@@ -70,6 +73,12 @@ def rebuild(lake: Lake, settings: Settings, recipe: Recipe, *, workers: Workers,
 def fingerprint_of(files: Iterable[DataFile]) -> Digest:
     """The digest of the rows of all files."""
     return sum((Digest.parse(file.digest) for file in files), Digest())
+
+
+def kept_bytes(lake: Lake, recipe: Recipe) -> int:
+    """The bytes of the files that a recipe keeps beside the parents: what is not saved by it."""
+    kept = [snapshot for snapshot in (recipe.members, recipe.residual) if snapshot is not None]
+    return sum(part.file.n_bytes for snapshot in kept for part in lake.parts(snapshot))
 
 
 def parents_readable(lake: Lake, recipe: Recipe) -> bool:
@@ -110,7 +119,7 @@ def _wanted(
     mine = [name for name in schema.names if name != ROW_ID]
     if not child.n_rows or not mine or not parents or child.table in {parent.table for parent in parents}:
         raise NoRecipe(f"{table}: a recipe needs rows, columns, and parents that are other tables")
-    subjects, private = _said(lake, settings, child)
+    subjects, private = _said_of(lake, settings, child)
     said = declared(schema, subjects)
     return Recipe(
         table=table,
@@ -125,7 +134,7 @@ def _wanted(
         schema=schema_text(schema),
         partition_by=lake.partitioning(child),
         subjects=tuple((kind, column) for kind, column in said),
-        private=tuple(sorted(private)),
+        private=private,
     )
 
 
@@ -158,24 +167,40 @@ def _files(lake: Lake, recipe: Recipe, parent: Snapshot) -> Files:
 # --- privacy -------------------------------------------------------------------------------------------------------------------
 
 
-def _said(lake: Lake, settings: Settings, snapshot: Snapshot) -> tuple[tuple[SubjectSettings, ...], set[str]]:
-    """Whose rows a table holds, and its private columns in lower case: those that name subjects, and its text. lethe.toml and the
-    table's own log are both asked.
+def _said(
+    settings: Settings, table: str, schema: pa.Schema, known: Iterable[SubjectSettings]
+) -> tuple[tuple[SubjectSettings, ...], tuple[str, ...]]:
+    """Whose rows a table holds, and its private columns in lower case, sorted: those that name subjects, and its text. `known`
+    are the subjects that are remembered, whatever lethe.toml says by now.
     """
     try:
-        section = settings.table(snapshot.table.removeprefix(RECORDS))
+        section = settings.table(table)
         named, text = section.subjects, section.text
     except ConfigError:
         named, text = (), None
-    subjects = tuple(dict.fromkeys((*named, *remembered(lake.lineage(snapshot).params))))
+    subjects = tuple(dict.fromkeys((*named, *known)))
     columns = {name for subject in subjects for name in (subject.column, re.split(r"[.\[]", subject.column)[0])}
-    columns |= {*roots(lake.schema(snapshot), subjects), *([text] if text else [])}
-    return subjects, {name.lower() for name in columns}
+    columns |= {*roots(schema, subjects), *([text] if text else [])}
+    return subjects, tuple(sorted(name.lower() for name in columns))
+
+
+def _said_of(lake: Lake, settings: Settings, snapshot: Snapshot) -> tuple[tuple[SubjectSettings, ...], tuple[str, ...]]:
+    """As `_said`, of a table that is there: its own log is asked, too."""
+    known = remembered(lake.lineage(snapshot).params)
+    return _said(settings, snapshot.table.removeprefix(RECORDS), lake.schema(snapshot), known)
+
+
+def _as_said_now(settings: Settings, recipe: Recipe) -> Recipe:
+    """The recipe with the subjects and the private columns that lethe.toml has named since."""
+    schema, known = schema_of(recipe), (SubjectSettings(kind=kind, column=column) for kind, column in recipe.subjects)
+    subjects, private = _said(settings, recipe.table, schema, known)
+    pairs = tuple((kind, column) for kind, column in declared(schema, subjects))
+    return replace(recipe, subjects=pairs, private=tuple(sorted({*recipe.private, *private})))
 
 
 def _allowed(lake: Lake, settings: Settings, recipe: Recipe) -> frozenset[str]:
     """The child's columns, in lower case, that are private neither there nor in a parent: terms are written down."""
-    private = set[str]().union(*(_said(lake, settings, parent)[1] for parent in recipe.parents))
+    private = set[str]().union(*(_said_of(lake, settings, parent)[1] for parent in recipe.parents))
     names = ((mine.lower(), theirs.lower()) for mine, theirs in recipe.columns)
     return frozenset(mine for mine, theirs in names if mine not in recipe.private and theirs not in private)
 
@@ -251,7 +276,7 @@ def _without_erased(bench: Bench, recipe: Recipe) -> Recipe:
     sources, residual = _sources(bench.lake, recipe), _newest(bench.lake, recipe.residual)
     if recipe.kind != MEMBERSHIP:
         met = sum((one.met for one in _counts(bench, sources, NOBODY, recipe.terms)), Digest())
-        return _left(replace(recipe, residual=residual), met)
+        return _left(replace(recipe, residual=residual, terms=_tightened(bench, recipe, sources)), met)
     kept, lost, digest = _still_there(bench, recipe, sources)
     now = replace(recipe, residual=_without(bench, replace(recipe, residual=residual), lost))
     return _left(replace(now, members=commit_members(bench.lake, now, (load(run) for run in kept))), digest)
@@ -260,6 +285,13 @@ def _without_erased(bench: Bench, recipe: Recipe) -> Recipe:
 def _counts(bench: Bench, sources: Sequence[Files], run: Run, terms: Sequence[Term]) -> list[Counts]:
     work = [item for files in sources for item in passes.items(files, max_rows=math.inf)]
     return bench.workers.map(passes.count, work, run.low, run.high, terms, bench.key)
+
+
+def _tightened(bench: Bench, recipe: Recipe, sources: Sequence[Files]) -> tuple[Term, ...]:
+    """The terms that the rows which are left would have given: a bound may have been one of an erased row."""
+    work = [(item, recipe.terms) for files in sources for item in passes.items(files, max_rows=math.inf)] if recipe.terms else []
+    found = reduce(passes.joined_extents, bench.workers.map(passes.extents_met, work), passes.Extents())
+    return tuple(tightened(term, found.get(term.column)) for term in recipe.terms)
 
 
 def _left(recipe: Recipe, kept: Digest) -> Recipe:

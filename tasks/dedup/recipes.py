@@ -29,7 +29,7 @@ class NoRecipe(LetheError):
 @dataclass(frozen=True)
 class Term:
     """A condition on one column of the parents. A row meets it where the value lies between `low` and `high` (None: no such
-    bound; none at all: no range), is one of `values`, or is NULL and `nulls` says so.
+    bound; no bound at all: no range), is one of `values`, or is NULL and `nulls` says so; no row meets one that says nothing.
 
     A NaN lies in no range and equals a NaN among `values`; timestamps are datetimes, those with a zone in UTC.
     """

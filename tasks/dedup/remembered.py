@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.contracts import CONTAINMENT, PROFILES, LetheError, Lineage, Snapshot
-from infra.files import read_part_table, write_part
+from infra.contracts import CONTAINMENT, PROFILES, CommitConflict, DataFile, LetheError, Lineage, Snapshot
+from infra.files import Part, read_part_table, write_part
+from infra.foreign import PREFIX as FOREIGN
 from infra.ids import key_of
 from infra.lake import Lake
 from infra.lineage import code_digest
@@ -17,61 +20,117 @@ from tasks.dedup.beyond import Answer, Answers, Question
 from tasks.dedup.edges import Cover, Rename
 from tasks.dedup.exact import Counted
 from tasks.dedup.known import Change, change_of
+from tasks.dedup.logs import as_text
 from tasks.dedup.profiles import Profile, as_table, of_table
 from tasks.dedup.scan import Facts, Settled, file_of
 from tasks.dedup.settle import Before
 
-PROFILED = "profiles"
+PROFILED, LOG = "profiles", "log"
 CONTAINED, NEAR, REFUTED = "contained", "approximate", "refuted"
 COVER, RENAME, ANSWERED = "cover", "renamed", "answered no"
 _FILE_PROFILES = 20_000  # a data file of profiles holds no more, so that dropping some rewrites little
 
 
-# --- profiles ------------------------------------------------------------------------------------------------------------------
+# --- profiles and logs ----------------------------------------------------------------------------------------------------------
 
 
-def load_profiles(lake: Lake, facts: Sequence[Facts]) -> list[Profile]:
-    """The profiles of the tables' files that are there; none where other code made them."""
-    if not lake.exists(PROFILED):
-        return []
-    snapshot = lake.snapshot(PROFILED)
-    if lake.lineage(snapshot).code != _code():
-        return []
-    files = {one.name: {file_of(part) for part in one.parts} for one in facts}
-    return [p for part in lake.parts(snapshot) for p in of_table(read_part_table(part)) if p.file in files.get(p.table, ())]
+@dataclass(frozen=True)
+class _Held:
+    """One data file of the table `profiles`: sketches of files, and what logs said, by table and version."""
+
+    file: DataFile
+    profiles: tuple[Profile, ...]
+    logs: dict[tuple[str, int], str]
 
 
-def save_profiles(lake: Lake, profiles: Sequence[Profile], found: Sequence[Profile], facts: Sequence[Facts]) -> None:
-    """Bring the table `profiles` up to `profiles`, of which `found` were there: new ones are added, and data files that hold some
-    of files that are gone are written anew without them, for nothing of a row that was erased may stay.
+@dataclass(frozen=True)
+class Kept:
+    """What earlier scans left, as it lies in `snapshot`; nothing where other code made it."""
+
+    snapshot: Snapshot | None = None
+    held: tuple[_Held, ...] = ()
+
+    @property
+    def logs(self) -> dict[tuple[str, int], str]:
+        """What logs said, by table and version."""
+        return {key: said for one in self.held for key, said in one.logs.items()}
+
+    def profiles(self, facts: Sequence[Facts]) -> list[Profile]:
+        """The profiles of the tables' files that are there."""
+        files = _files(facts)
+        return [p for one in self.held for p in one.profiles if p.file in files.get(p.table, ())]
+
+
+def load(lake: Lake) -> Kept:
+    """Read what is kept."""
+    if not lake.exists(PROFILED) or lake.lineage(snapshot := lake.snapshot(PROFILED)).code != _code():
+        return Kept()
+    return Kept(snapshot, tuple(_held(part) for part in lake.parts(snapshot)))
+
+
+def _held(part: Part) -> _Held:
+    rows = read_part_table(part)
+    is_log = pc.equal(rows["what"], LOG)
+    logs = rows.filter(is_log).select(["table", "n_rows", "log"]).to_pylist()
+    return _Held(part.file, tuple(of_table(rows.filter(pc.invert(is_log)))), {(r["table"], r["n_rows"]): r["log"] for r in logs})
+
+
+def save(lake: Lake, kept: Kept, profiles: Sequence[Profile], facts: Sequence[Facts]) -> None:
+    """Bring the table `profiles` up to these: new ones are added, and data files that hold some of what is gone are written anew
+    without it, for nothing of a row that was erased may stay.
+
+    Where another scan was first its profiles stay; nothing is lost but time.
     """
-    had = {one.key for one in found}
-    new = [one for one in profiles if one.key not in had]
-    if not lake.exists(PROFILED) or lake.lineage(lake.snapshot(PROFILED)).code != _code():
-        _put(lake, profiles, (), overwrite=True)
-        return
-    files = {one.name: {file_of(part) for part in one.parts} for one in facts}
-    stale, kept = list[Any](), list[Profile]()
-    for part in lake.parts(lake.snapshot(PROFILED)):
-        some = of_table(read_part_table(part))
-        current = [p for p in some if p.file in files.get(p.table, ())]
-        if len(current) < len(some):
-            stale.append(part.file)
-            kept += current
-    if new or stale:
-        _put(lake, [*kept, *new], stale, overwrite=False)
+    files, versions = _files(facts), {(one.name, one.snapshot.version) for one in facts}
+    new = _new(kept, profiles, facts)
+    stale, stay, said = list[DataFile](), list[Profile](), dict[tuple[str, int], str]()
+    for one in kept.held:
+        current = [p for p in one.profiles if p.file in files.get(p.table, ())]
+        if len(current) < len(one.profiles) or not versions.issuperset(one.logs):
+            stale.append(one.file)
+            stay += current
+            said |= {key: text for key, text in one.logs.items() if key in versions}
+    if new[0] or new[1] or stale:
+        with suppress(CommitConflict):
+            _put(lake, [*stay, *new[0]], {**said, **new[1]}, stale, overwrite=kept.snapshot is None)
 
 
-def _put(lake: Lake, profiles: Sequence[Profile], remove: Sequence[Any], *, overwrite: bool) -> None:
+def _new(kept: Kept, profiles: Sequence[Profile], facts: Sequence[Facts]) -> tuple[list[Profile], dict[tuple[str, int], str]]:
+    """What is not kept yet. Logs of other writers are not: they are opened at every scan to see how they moved."""
+    had, logs = {p.key for one in kept.held for p in one.profiles}, kept.logs
+    ours = (one for one in facts if (one.name, one.snapshot.version) not in logs)
+    said = {(one.name, one.snapshot.version): as_text(parts) for one in ours if (parts := own_parts(one)) is not None}
+    return [one for one in profiles if one.key not in had], said
+
+
+def own_parts(table: Facts) -> list[Part] | None:
+    """The files of a table of ours; None for one of another writer."""
+    parts = [part for part in table.parts if isinstance(part, Part)]
+    return parts if len(parts) == len(table.parts) and not table.snapshot.table.startswith(FOREIGN) else None
+
+
+def _files(facts: Sequence[Facts]) -> dict[str, set[str]]:
+    return {one.name: {file_of(part) for part in one.parts} for one in facts}
+
+
+def _put(
+    lake: Lake, profiles: Sequence[Profile], logs: Mapping[tuple[str, int], str], remove: Sequence[DataFile], *, overwrite: bool
+) -> None:
     folder = lake.folder(PROFILED)
-    some = [profiles[i : i + _FILE_PROFILES] for i in range(0, len(profiles), _FILE_PROFILES)]
-    files = [write_part(folder, as_table(one).to_batches(), PROFILES) for one in some]
+    tables = [as_table(profiles[i : i + _FILE_PROFILES]) for i in range(0, len(profiles), _FILE_PROFILES)]
+    tables.append(_log_rows(logs))
+    files = [write_part(folder, one.to_batches(), PROFILES) for one in tables if one.num_rows]
     lineage = Lineage(PROFILED, key_of(PROFILED, _code(), [file.digest for file in files]), _code())
     lake.commit(PROFILED, PROFILES, files, remove=remove or None, lineage=lineage, overwrite=overwrite)
 
 
+def _log_rows(logs: Mapping[tuple[str, int], str]) -> pa.Table:
+    rows = [{"table": table, "what": LOG, "n_rows": version, "log": text} for (table, version), text in logs.items()]
+    return pa.Table.from_pylist(rows, schema=PROFILES)
+
+
 def _code() -> str:
-    return code_digest("tasks.dedup.sketches", "tasks.dedup.profiles", "infra.rowhash")
+    return code_digest("tasks.dedup.sketches", "tasks.dedup.profiles", "tasks.dedup.logs", "infra.rowhash")
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------------------

@@ -179,16 +179,12 @@ def _renewed(lake: Lake, settings: Settings, entry: Retired, workers: Workers) -
 @task(name="holds", persist_result=False)
 @discreet
 def holds(settings: Settings, table: str, *, scheduler: Scheduler = None) -> bool:
-    """Whether all rows of a retired table, with their copies, are still in its parents as these are now."""
+    """Whether all rows of a retired table, with their copies, are in its parents as these are now. Its recipe is renewed where
+    they moved."""
     lake = Lake.open(settings)
-    recipe = of_json(json.loads(retired(lake)[table].recipe)["recipe"])
-    if recipe.residual is not None or not all(lake.exists(parent.table) for parent in recipe.parents):
-        return False
-    newest = tuple(lake.snapshot(parent.table) for parent in recipe.parents)
-    if [s.digest for s in newest] == [s.digest for s in recipe.parents]:
-        return True
     with connect(scheduler) as workers:
-        return rebuilt_s(lake, settings, replace(standing(lake, recipe), parents=newest), workers) is not None
+        _renewed(lake, settings, retired(lake)[table], workers)
+    return of_json(json.loads(retired(lake)[table].recipe)["recipe"]).residual is None
 
 
 # --- for as long as an erasure lasts --------------------------------------------------------------------------------------------

@@ -31,11 +31,13 @@ from tasks.dedup.savings import Savings, said, savings_from, summarise, why_kept
 from tasks.dedup.sources import sources_of, without_copies
 
 _SCALE = 1e6  # HiGHS works to absolute tolerances near 1e-7: costs are scaled so that the largest of a component is a million
+LIMIT_S = 60.0  # derivations take well under a second; a web of tables without any order may take for ever
+_OUT_OF_TIME = 1
 _BATCH = 2000  # tables that the solver sees at a time, where components are small
 
 
 class PlanError(LetheError):
-    """The solver did not prove a plan optimal."""
+    """The solver failed."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def plan_from(rows: Iterable[dict[str, Any]], summary: Mapping[str, Any]) -> Pla
 def retention_plan(
     n_bytes: Mapping[str, int],
     n_rows: Mapping[str, int],
-    edges: Iterable[Edge],
+    edges: Sequence[Edge],
     covers: Iterable[Cover],
     apart: Mapping[str, str],
     prices: RetentionSettings,
@@ -95,21 +97,21 @@ def retention_plan(
     every = sources_of(n_bytes, n_rows, edges, covers, renames)
     sources, heads = without_copies(every, n_bytes, lambda group: cheapest_to_keep(group, terms))
     options = options_of(sources, terms)
-    chosen = _choose(options, terms)
+    chosen, gap = _choose(options, terms)
     why = _why(options, chosen, heads, terms)
     rows = tuple(_row(table, chosen.get(table), why, terms) for table in sorted(n_bytes))
-    return Plan(rows, summarise(options, chosen, why, terms, told))
+    return Plan(rows, summarise(options, chosen, why, terms, logged=told, gap=gap))
 
 
-def _choose(options: Sequence[Option], terms: Terms) -> dict[str, Option]:
-    """The options that the optimum takes, by table."""
+def _choose(options: Sequence[Option], terms: Terms) -> tuple[dict[str, Option], float]:
+    """The options that the optimum takes, by table, and the gap."""
     names = sorted(terms.n_bytes)
     number = {name: i for i, name in enumerate(names)}
     open_ = [option for option in options if not option.blocks]
     ways = [(number[option.table], tuple(number[parent] for parent in option.parents)) for option in open_]
     keep = np.array([terms.keep(name) for name in names])
-    taken = solve(keep, ways, np.array([option.monthly for option in open_]))
-    return {names[v]: open_[k] for v, k in enumerate(taken) if k is not None}
+    solved = solve(keep, ways, np.array([option.monthly for option in open_]))
+    return {names[v]: open_[k] for v, k in enumerate(solved.taken) if k is not None}, solved.gap
 
 
 def _why(options: Iterable[Option], chosen: Mapping[str, Option], heads: set[str], terms: Terms) -> dict[str, str]:
@@ -142,26 +144,36 @@ def _how(option: Option) -> str:
 Way = tuple[int, tuple[int, ...]]
 
 
-def solve(keep: np.ndarray, ways: Sequence[Way], costs: np.ndarray) -> list[int | None]:
-    """For each table the position of the way (table, parents that must be kept) that it goes, or None where it is kept; the
-    cheapest plan there is.
+@dataclass(frozen=True)
+class Solved:
+    """For each table the position of the way that it goes, or None where it is kept. `gap` bounds what a better plan could save
+    of a connected part's cost, as a share: 0.0 where the plan is proven to be the cheapest.
+    """
 
-    `keep` and `costs` are the costs of tables and of ways; one without parents is an archive. Ways that cost no less than
-    keeping are never taken.
+    taken: list[int | None]
+    gap: float
+
+
+def solve(keep: np.ndarray, ways: Sequence[Way], costs: np.ndarray, *, limit_s: float = LIMIT_S) -> Solved:
+    """The cheapest plan there is, or the best found where the solver needs more than `limit_s` seconds for a connected part.
+
+    `ways` are (table, parents that must be kept); one without parents is an archive. `keep` and `costs` are the costs of tables
+    and of ways; ways that cost no less than keeping are never taken.
     """
     useful = _useful(keep, ways, costs)
     movable = {ways[k][0] for k in useful}
     # A parent that nothing moves is kept anyway, and asks for no constraint.
     pairs = [(k, u) for k in useful for u in ways[k][1] if u in movable]
-    kept = np.ones(len(keep), dtype=bool)
+    kept, gap = np.ones(len(keep), dtype=bool), 0.0
     kept[list(movable)] = False
     if pairs:
         labels = _labels(len(keep), [(ways[k][0], u) for k, u in pairs])
         scale = _scale(labels, keep, [ways[k][0] for k in useful], costs[useful])
         scaled = costs * scale[[v for v, _ in ways]]
         for batch in _batches(labels, ways, useful, pairs):
-            kept[batch.tables] = _solve_batch(batch, ways, keep * scale, scaled)
-    return _cheapest_ways(kept, ways, useful, costs)
+            kept[batch.tables], left = _solve_batch(batch, ways, keep * scale, scaled, limit_s)
+            gap = max(gap, left)
+    return Solved(_cheapest_ways(kept, ways, useful, costs), gap)
 
 
 def _useful(keep: np.ndarray, ways: Sequence[Way], costs: np.ndarray) -> list[int]:
@@ -217,8 +229,10 @@ def _batches(labels: np.ndarray, ways: Sequence[Way], useful: Iterable[int], pai
     return list(batches.values())
 
 
-def _solve_batch(batch: _Batch, ways: Sequence[Way], keep: np.ndarray, costs: np.ndarray) -> np.ndarray:
-    """HiGHS: which tables are kept. Variables are x (a table each), then y (a way each)."""
+def _solve_batch(
+    batch: _Batch, ways: Sequence[Way], keep: np.ndarray, costs: np.ndarray, limit_s: float
+) -> tuple[np.ndarray, float]:
+    """HiGHS: which tables are kept, and the gap that is left. Variables are x (a table each), then y (a way each)."""
     n, m = len(batch.tables), len(batch.ways)
     table = {v: i for i, v in enumerate(batch.tables)}
     way = {k: n + i for i, k in enumerate(batch.ways)}
@@ -233,12 +247,14 @@ def _solve_batch(batch: _Batch, ways: Sequence[Way], keep: np.ndarray, costs: np
         integrality=np.repeat([1, 0], [n, m]),
         bounds=Bounds(0, 1),
         constraints=[LinearConstraint(once.tocsr(), 1, 1), LinearConstraint(only_kept.tocsr(), -np.inf, 0)],
-        options={"mip_rel_gap": 0.0},
+        options={"mip_rel_gap": 0.0, "time_limit": limit_s},
     )
-    if solved.x is None or solved.status != 0:
+    if solved.status == _OUT_OF_TIME and solved.x is None:
+        return np.ones(n, dtype=bool), 1.0
+    if solved.x is None or solved.status not in (0, _OUT_OF_TIME):
         said = f"the retention plan of {n} tables and {m} ways to rebuild them was not solved: {solved.message}"
         raise PlanError(f"{said} Lower [retention] max_rebuild_s")
-    return solved.x[:n] > 0.5
+    return solved.x[:n] > 0.5, min(1.0, float(solved.mip_gap or 0.0))
 
 
 def _cheapest_ways(kept: np.ndarray, ways: Sequence[Way], useful: Iterable[int], costs: np.ndarray) -> list[int | None]:

@@ -116,10 +116,10 @@ def propose(
     `asked` names the parents to take (none: the cheapest that holds all rows), `among` those that some tables must be rebuilt
     from, `refused` what the caller knows against retiring a table. `scanned` must be of the tables as they stand.
     """
-    lake = Lake.open(settings)
+    lake, against = Lake.open(settings), refused or {}
     with connect(scheduler) as workers:
         ground = _Ground(lake, settings, scanned, asked, among or {}, retired(lake), workers)
-        found = {table: (refused or {}).get(table) or _proposed(ground, table) for table in sorted(asked)}
+        found = {table: _why_not(ground, table) or against.get(table) or _proposed(ground, table) for table in sorted(asked)}
     ready = tuple(one for one in found.values() if isinstance(one, Retirement))
     reasons = {table: one for table, one in found.items() if isinstance(one, str)}
     discard(lake, [table for table in reasons if table not in ground.taken])
@@ -134,12 +134,9 @@ def discard(lake: Lake, tables: Sequence[str]) -> None:
 
 
 def _proposed(ground: _Ground, table: str) -> Retirement | str:
-    """The retirement of one table, or why there is none."""
-    if (reason := _why_not(ground, table)) is not None:
-        return reason
-    sizes = {
-        name: _n_bytes(ground.lake, name) for name in {table, *(p for way in ways(ground.scanned, table) for p in way.parents)}
-    }
+    """The retirement of one table, or why it cannot be rebuilt."""
+    parents = {*ground.asked[table], *(parent for way in ways(ground.scanned, table) for parent in way.parents)}
+    sizes = {name: _n_bytes(ground.lake, RECORDS + name) for name in {table, *parents}}
     way = _chosen(ground, table, sizes)
     return way if isinstance(way, str) else _proved(ground, table, way, sizes)
 
@@ -172,12 +169,13 @@ def _chosen(ground: _Ground, table: str, sizes: Mapping[str, int]) -> Way | str:
     """The way whose parents have the fewest bytes, of those that are allowed; or why there is none."""
     asked = tuple(sorted(ground.asked[table]))
     found = [w for w in ways(ground.scanned, table) if (tuple(sorted(w.parents)) == asked if asked else not w.n_residual)]
+    if asked and not found:  # somebody knows better: what these lack is kept beside
+        found = [Way(asked, None, ground.lake.snapshot(RECORDS + table).n_rows)]
     if not found:
-        said = f"{' and '.join(asked)} do not hold it" if asked else "no table holds all its rows with their copies"
-        return f"{said}, as the scan found. See: lethe dedup"
+        return "no table holds all its rows with their copies, as the scan found. See: lethe dedup"
     free = [way for way in found if not any(_is_taken(ground, parent) for parent in way.parents)]
     if not free:
-        return f"{_named(found)} would rebuild it, and cannot: retired, to be retired in this call, or another writer's"
+        return f"{_named(found)} cannot rebuild it: retired, to be retired in this call, another writer's, or not in the lake"
     wanted = ground.among.get(table)
     fit = [way for way in free if wanted is None or (set(way.parents) <= wanted and not way.n_residual)]
     if not fit:
@@ -186,7 +184,8 @@ def _chosen(ground: _Ground, table: str, sizes: Mapping[str, int]) -> Way | str:
 
 
 def _is_taken(ground: _Ground, parent: str) -> bool:
-    return parent.startswith(FOREIGN) or parent in ground.taken or parent in ground.asked
+    gone = parent in ground.taken or parent in ground.asked
+    return gone or parent.startswith(FOREIGN) or not ground.lake.exists(RECORDS + parent)
 
 
 def _named(found: Sequence[Way]) -> str:
@@ -208,7 +207,8 @@ def _proved(ground: _Ground, table: str, way: Way, sizes: Mapping[str, int]) -> 
         return "its recipe did not give the same rows again"
     if seconds > limit:
         return f"rebuilding it took {seconds:.1f} s, more than [retention] max_rebuild_s = {limit:g}"
-    saving = _saving(ground.settings, table, sum(sizes[parent] for parent in way.parents), sizes[table])
+    beside = sum(_n_bytes(lake, used.table) for used in (recipe.members, recipe.residual) if used is not None)
+    saving = _saving(ground.settings, table, sum(sizes[parent] for parent in way.parents), sizes[table], beside)
     return Retirement(recipe, child, sizes[table], saving, seconds, lake.lineage(child).params)
 
 
@@ -221,19 +221,18 @@ def rebuilt_s(lake: Lake, settings: Settings, recipe: Recipe, workers: Workers) 
     return time.perf_counter() - start if is_same else None
 
 
-def _saving(settings: Settings, table: str, parent_bytes: int, n_bytes: int) -> float:
-    """US dollars a month, by the price book."""
+def _saving(settings: Settings, table: str, parent_bytes: int, n_bytes: int, beside: int) -> float:
+    """US dollars a month, by the price book; `beside` are the bytes that the recipe needs beside the parents."""
     prices = settings.retention
     told = prices.accesses_of(table)
     accesses = prices.accesses_per_month if told is None else told
-    return keep_cost(n_bytes, prices).monthly(accesses) - rebuild_cost(parent_bytes, n_bytes, prices).monthly(accesses)
+    rebuilt = rebuild_cost(parent_bytes, n_bytes, prices, residual_bytes=beside)
+    return keep_cost(n_bytes, prices).monthly(accesses) - rebuilt.monthly(accesses)
 
 
 def _n_bytes(lake: Lake, table: str) -> int:
     """The bytes of a table's data files; 0 for one that is not the lake's own."""
-    if not lake.exists(RECORDS + table):
-        return 0
-    return sum(part.file.n_bytes for part in lake.parts(lake.snapshot(RECORDS + table)))
+    return sum(part.file.n_bytes for part in lake.parts(lake.snapshot(table))) if lake.exists(table) else 0
 
 
 # --- retiring ------------------------------------------------------------------------------------------------------------------
@@ -275,7 +274,7 @@ def _refuse_moved(lake: Lake, one: Retirement, taken: Mapping[str, Retired]) -> 
     moved = [s.table for s in (one.child, *used) if not lake.exists(s.table) or lake.snapshot(s.table).digest != s.digest]
     stale = [s.table for s in used if s.table not in moved and not lake.is_readable(s)]
     if one.table in taken or gone or moved or stale or one.table in dependents(taken):
-        what = ", ".join(dict.fromkeys((*gone, *moved, *stale, one.table)))
+        what = ", ".join(sorted({*gone, *(name.removeprefix(RECORDS) for name in (*moved, *stale))} or {one.table}))
         raise RetireRefused(f"{one.table}: {what} changed since this was proposed; nothing was removed. Run it again")
 
 

@@ -37,7 +37,7 @@ from tasks.dedup.exact import (
 ROW_BYTES = 24
 JOB_BYTES = 256 << 20  # what one job reads, about: so that one large pair is work for several workers
 _MIN_BYTES = 8 << 20  # less memory than this is not planned for
-_MERGING = 2.5  # a child of several runs needs them, what they merge to, and what is found of it
+_MERGING = 3.5  # a child of several runs needs them, two steps of what they merge to, and what is found of it
 
 
 class TornRun(LetheError):

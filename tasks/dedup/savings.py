@@ -61,7 +61,7 @@ class Savings:
     `dated` then.
 
     `gb_s` is the throughput that rebuilding was reckoned with, `n_log_lines` counts lines of access logs. `needs` are those of
-    all `n_needs` that save most.
+    all `n_needs` that save most. `gap` is the share of a part's cost that a better plan might still save, 0.0 where proven.
     """
 
     n_retired: int
@@ -75,6 +75,7 @@ class Savings:
     bound: tuple[Bound, ...]
     needs: tuple[Need, ...]
     n_needs: int
+    gap: float
     n_log_lines: int
     n_bad_log_lines: int
 
@@ -99,7 +100,13 @@ def sentence(need: Need) -> str:
 
 
 def summarise(
-    options: Sequence[Option], chosen: Mapping[str, Option], why: Mapping[str, str], terms: Terms, logged: Accesses
+    options: Sequence[Option],
+    chosen: Mapping[str, Option],
+    why: Mapping[str, str],
+    terms: Terms,
+    *,
+    logged: Accesses,
+    gap: float,
 ) -> Savings:
     """`chosen` are the tables that are not kept; `why` is the constraint that keeps each other one."""
     needs = needs_of(options, chosen, terms)
@@ -118,6 +125,7 @@ def summarise(
         bound=tuple(_bounds(why, needs, terms)),
         needs=tuple(needs[:_SHOWN]),
         n_needs=len(needs),
+        gap=gap,
         n_log_lines=logged.n_lines,
         n_bad_log_lines=logged.n_bad,
     )
@@ -198,7 +206,9 @@ def _need(option: Option, now: Option | None, terms: Terms) -> Need | None:
     """What would open a forbidden option; None where nothing does, or it saves nothing more than the plan."""
     paid = terms.keep(option.table) if now is None else now.monthly
     saving = paid - (option.cost.fixed if DEAR in option.blocks else option.monthly)
-    if saving <= 0.0 or (now is not None and DEAR in option.blocks):
+    fewer = DEAR in option.blocks
+    # That any table would be archived if nobody read it goes without saying.
+    if saving <= 0.0 or (fewer and (now is not None or option.action == ARCHIVE)):
         return None
     changes = [_change(block, option, terms) for block in option.blocks]
     known = [change for change in changes if change is not None]

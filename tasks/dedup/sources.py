@@ -26,7 +26,7 @@ class Source:
 def sources_of(
     n_bytes: Mapping[str, int],
     n_rows: Mapping[str, int],
-    edges: Iterable[Edge],
+    edges: Sequence[Edge],
     covers: Iterable[Cover],
     renames: Iterable[Rename],
 ) -> list[Source]:

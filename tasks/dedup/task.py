@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +19,8 @@ from infra.foreign import ForeignUnreadable, Refreshed, refreshed
 from infra.lake import Lake
 from infra.lineage import code_digest, stage_key
 from infra.settings import Settings
-from tasks.dedup.containment import Scan, all_facts, commit, sizes, table_name
+from tasks.dedup.access_logs import logged_accesses
+from tasks.dedup.containment import RECORDS, Scan, all_facts, commit, sizes, table_name
 from tasks.dedup.containment import scan as run_scan
 from tasks.dedup.edges import Cover, Edge, Rename
 from tasks.dedup.evidence import MAX_BITS
@@ -59,11 +61,19 @@ class DedupResult:
 
 @task(name="dedup", persist_result=False)
 @discreet
-def dedup(settings: Settings, snapshots: tuple[Snapshot, ...], *, scheduler: Scheduler = None) -> DedupResult:
+def dedup(
+    settings: Settings,
+    snapshots: tuple[Snapshot, ...],
+    *,
+    scheduler: Scheduler = None,
+    needed: Mapping[str, str] | None = None,
+) -> DedupResult:
     """Find every table whose rows are all in another one, and plan which tables to retire.
 
     The registered tables of other writers are compared as well, at their newest versions. They are nobody's to retire here, nor
     a source to rebuild from: their writers may change them at any time. One that cannot be read is left out and named.
+
+    `needed` are tables that the plan must keep, each with the reason, beside those that [readers] name.
 
     Writes `containment` and `retention`, one commit each; both are found again while the tables' digests, the code and, for
     the plan, the price book stay the same. A scan that moves neither is free of data reads.
@@ -74,7 +84,7 @@ def dedup(settings: Settings, snapshots: tuple[Snapshot, ...], *, scheduler: Sch
     foreign = _foreign(lake, inputs, scheduler)
     scan = run_scan(lake, settings, inputs, foreign, scheduler)
     apart = _apart(scan.summary, settings)
-    retention, plan, plan_found = _plan(lake, settings, inputs, scan, apart)
+    retention, plan, plan_found = _plan(lake, settings, inputs, scan, apart, _needed(settings, inputs, needed))
     return DedupResult(
         n_tables=len(scan.inputs),
         edges=tuple(scan.found.edges),
@@ -118,20 +128,52 @@ def _foreign(lake: Lake, ours: Sequence[Snapshot], scheduler: Scheduler) -> Refr
 
 
 def _plan(
-    lake: Lake, settings: Settings, inputs: tuple[Snapshot, ...], scan: Scan, apart: Mapping[str, str]
+    lake: Lake,
+    settings: Settings,
+    inputs: tuple[Snapshot, ...],
+    scan: Scan,
+    apart: Mapping[str, str],
+    needed: Mapping[str, str],
 ) -> tuple[Snapshot, Plan, bool]:
     """The retention plan of the lake's own tables as a snapshot and as rows, and whether it was there already."""
-    code = code_digest("tasks.dedup")
-    params = settings.retention.model_dump()
+    ours = [table_name(snapshot) for snapshot in inputs if snapshot.table.startswith(RECORDS)]
+    logged, gb_s = logged_accesses(settings, ours), scan.summary["gb_s"]
+    params = {
+        "prices": settings.retention.model_dump(),
+        "dedup": settings.dedup.model_dump(),
+        "needed": dict(needed),
+        "logged": asdict(logged),
+        "gb_s": gb_s,
+    }
+    code = code_digest("tasks.dedup", "infra.price_book")
     key = stage_key(PLAN, code, inputs, params)
     if (snapshot := lake.reuse(PLAN, key)) is not None:
         return snapshot, plan_from(lake.read(snapshot).to_pylist(), lake.lineage(snapshot).summary), True
-    n_bytes = scan.n_bytes or sizes(all_facts(lake, inputs))
-    n_rows = {table_name(snapshot): snapshot.n_rows for snapshot in inputs}
-    plan = retention_plan(n_bytes, n_rows, scan.found.edges, (), apart, settings.retention, bits=scan.summary["bits"])
-    rows = pa.Table.from_pylist([asdict(row) for row in plan.rows], schema=RETENTION)
-    return (
-        commit(lake, PLAN, rows, Lineage(PLAN, key, code, (*inputs, scan.snapshot), params, asdict(plan.savings))),
-        plan,
-        False,
+    plan = retention_plan(
+        scan.n_bytes or sizes(all_facts(lake, inputs)),
+        {table_name(snapshot): snapshot.n_rows for snapshot in inputs},
+        (*scan.found.edges, *scan.found.near),
+        scan.found.covers,
+        apart,
+        settings.retention,
+        renames=scan.found.renames,
+        logged=logged,
+        needed=needed,
+        bits=scan.summary["bits"],
+        measured_gb_s=gb_s,
     )
+    rows = pa.Table.from_pylist([asdict(row) for row in plan.rows], schema=RETENTION)
+    lineage = Lineage(PLAN, key, code, (*inputs, scan.snapshot), params, asdict(plan.savings))
+    return commit(lake, PLAN, rows, lineage), plan, False
+
+
+def _needed(settings: Settings, inputs: Sequence[Snapshot], needed: Mapping[str, str] | None) -> dict[str, str]:
+    """Tables that must be kept: those that readers outside name, and what the caller knows."""
+    names = [table_name(snapshot) for snapshot in inputs]
+    read = {
+        table: f"needed by reader {name}"
+        for name, reader in settings.readers.items()
+        for table in names
+        if any(fnmatchcase(table, pattern) for pattern in reader.tables)
+    }
+    return {**(needed or {}), **read}

@@ -162,6 +162,16 @@ def _listed(extent: Extent, nan: tuple[Any, ...]) -> tuple[Any, ...]:
     return (*sorted(extent.values), *nan)
 
 
+def tightened(term: Term, extent: Extent | None) -> Term:
+    """The narrowest term that still holds for rows which meet the term, of which `extent` tells; None: there is no such row."""
+    if extent is None:
+        return Term(term.column)
+    values = [v for v in term.values or () if v in (extent.values or ()) or (v != v and extent.has_nan)]
+    is_ranged = term.low is not None or term.high is not None
+    bounds = (extent.low, extent.high) if is_ranged else (None, None)
+    return Term(term.column, *bounds, tuple(values) or None, extent.n_nulls > 0)
+
+
 def best_terms(terms: Sequence[Term], n_met: Sequence[int], n_rows: int) -> tuple[Term, ...]:
     """The terms that cut the parents' `n_rows` rows, the best of each column, at most MAX_TERMS; those that fewest rows meet
     first.

@@ -33,8 +33,8 @@ class Why:
     """What settles whether `child` is contained in `parent`, and by which `step`.
 
     `column` and `file` are the witness, as far as there is one: names as the child has them. Where rows were counted, `n_rows` of
-    the child are not in the parent, copies counted, `n_distinct` of them distinct, and `fractions` says of each column how much of
-    the child's distinct cells the parent's column has, the smallest first.
+    the child are not in the parent, copies counted, `n_distinct` of them distinct; and `fractions` says of each column how much
+    of the child's distinct cells the parent's column has, the smallest first.
     """
 
     child: str

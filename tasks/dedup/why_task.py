@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
+
 from prefect import task
 
 from infra.cluster import Scheduler, Workers, connect
@@ -23,13 +26,22 @@ from tasks.dedup.why import Why, why_by_count, why_by_log
 _ALL = 1.0  # count to the end, whatever is missing
 
 
+@dataclass(frozen=True)
+class WhyResult:
+    """The answer, and what it took: `bytes_read` counts the data files opened, 0 where the log has the answer."""
+
+    why: Why
+    bytes_read: int
+    seconds: float
+
+
 class SameTable(LetheError):
     """A table was to be compared with itself."""
 
 
 @task(name="why", persist_result=False)
 @discreet
-def why_task(settings: Settings, child: str, parent: str, *, scheduler: Scheduler = None) -> Why:
+def why_task(settings: Settings, child: str, parent: str, *, scheduler: Scheduler = None) -> WhyResult:
     """Why a table is contained in another or not, by their names as the scan has them (`foreign/NAME` of other writers).
 
     Data are read only where the log does not answer, each table once. Raises `UnknownTable`, `TableRetired`, `SameTable` and
@@ -37,12 +49,14 @@ def why_task(settings: Settings, child: str, parent: str, *, scheduler: Schedule
     """
     if child == parent:
         raise SameTable(f"{child!r} is the child and the parent. Name two tables")
-    lake = Lake.open(settings)
+    start, lake = time.perf_counter(), Lake.open(settings)
     with connect(scheduler) as workers:
         foreign = _foreign(lake, (child, parent), workers)
         snapshots = [foreign[name].snapshot if name in foreign else lake.snapshot(RECORDS + name) for name in (child, parent)]
         facts = all_facts(lake, snapshots, tuple(foreign.values()))
-        return why_by_log(*facts) or _counted(lake, settings, facts, workers)
+        why = why_by_log(*facts)
+        found, n_bytes = (why, 0) if why is not None else _counted(lake, settings, facts, workers)
+    return WhyResult(found, n_bytes, time.perf_counter() - start)
 
 
 def _foreign(lake: Lake, names: tuple[str, ...], workers: Workers) -> dict[str, ForeignTable]:
@@ -64,8 +78,8 @@ def _foreign(lake: Lake, names: tuple[str, ...], workers: Workers) -> dict[str, 
     return {FOREIGN + table.name: table for table in found.tables if FOREIGN + table.name in wanted}
 
 
-def _counted(lake: Lake, settings: Settings, facts: list[Facts], workers: Workers) -> Why:
-    """Both tables read once: what the parent lacks of the child's rows, and of each of its columns."""
+def _counted(lake: Lake, settings: Settings, facts: list[Facts], workers: Workers) -> tuple[Why, int]:
+    """Both tables read once: what the parent lacks of the child's rows, and of each of its columns; and the bytes read."""
     child, parent = facts
     sets = list(dict.fromkeys((child.columns, *((name,) for name in child.columns))))
     pairs = [((0, one), (1, one)) for one in sets]
@@ -76,4 +90,5 @@ def _counted(lake: Lake, settings: Settings, facts: list[Facts], workers: Worker
         jobs = searches(pairs, reader.runs, memory_bytes=memory_bytes, limit_fraction=_ALL)
         counted: list[Counted] = totals(jobs, workers.map(search, jobs), len(pairs))
     found = dict(zip(sets, counted, strict=True))
-    return why_by_count(child, parent, found[child.columns], {name: found[(name,)] for name in child.columns})
+    cells = {name: found[(name,)] for name in child.columns}
+    return why_by_count(child, parent, found[child.columns], cells), reader.n_bytes

@@ -18,6 +18,7 @@ from infra.contracts import MIXED, DataFile, LetheError, Snapshot
 from infra.files import quarantine_source, source_key, source_number
 from infra.ids import I64, U64
 from infra.lake import Lake
+from infra.retired import retired
 from infra.settings import Settings, SubjectSettings
 from infra.subjects import Mask, is_absent, missing, remembered
 from tasks.forget.frames import (
@@ -210,6 +211,7 @@ def subject_kinds(lake: Lake, settings: Settings) -> frozenset[str]:
     """All kinds of subjects that some table has, in lethe.toml or in the lake alone."""
     sections = [section.subjects for section in (*settings.tables.values(), *settings.collections.values())]
     left = [_declared(lake, table) for table in lake.tables("records") if not knows(settings, table)]
+    left += [remembered(entry.params) for entry in retired(lake).values()]
     return frozenset(subject.kind for subjects in (*sections, *left) for subject in subjects)
 
 
@@ -248,8 +250,9 @@ class Edge:
 
 
 def _edges(lake: Lake, containment: Snapshot) -> list[Edge]:
-    rows = lake.read(containment, ["child", "parent", "multiset"]).to_pylist()
-    return sorted({Edge(RECORDS + r["child"], RECORDS + r["parent"], bool(r["multiset"])) for r in rows}, key=str)
+    rows = lake.read(containment, ["child", "parent", "multiset", "relation"]).to_pylist()
+    found = (r for r in rows if r["relation"] == "contained")
+    return sorted({Edge(RECORDS + r["child"], RECORDS + r["parent"], bool(r["multiset"])) for r in found}, key=str)
 
 
 def _neighbours(ground: Ground, table: str) -> tuple[tuple[str, bool], ...]:

@@ -57,7 +57,7 @@ def _why_held(run: Run, plan: Plan, retired: Mapping[str, Retired], *, prune: bo
     if not lost or not is_mixed(run, run.lake.snapshot(records(plan.table))):
         return None
     return (
-        f"restored: since it was retired, nobody knows which rows of {plan.table} came from {len(lost)} files that are gone or stopped. "
+        f"restored: nobody knows any more which rows of {plan.table} came from {len(lost)} files that are gone or stopped. "
         "Take them out: lethe ingest --prune"
     )
 

@@ -1,4 +1,4 @@
-"""All comparisons in one table: python -m tests.bench [--only NAME ...] [--data DIR] [--reference-python PATH]
+"""All comparisons in one table: python -m tests.bench [--only NAME ...] [--full] [--data DIR] [--reference-python PATH]
 
 Each benchmark is a process of its own, so that none disturbs another; ratios are within one run. What a benchmark has to say
 beside its rows goes to stderr. Exit 1: a benchmark broke. A target that is not met is a figure, not an error.
@@ -35,10 +35,20 @@ _TEXTS = tuple(f"text/{name}.jsonl.gz" for name in ("newsgroups20", "medquad", "
 BENCHES = {
     "select": Bench("bench_select:rows", "n-gram fit and weights against data-selection 1.0.3", _TEXTS),
     "dedup": Bench("bench_dedup:rows", "containment against DuckDB EXCEPT ALL", _PACKS),
+    "dedup-made": Bench("bench_dedup:made_rows", "containment of made tables against DuckDB EXCEPT ALL"),
+    "dedup-forty": Bench("bench_dedup_peers:forty_rows", "containment against forty lines of DuckDB"),
+    "dedup-sampled": Bench("bench_dedup_peers:sampled_rows", "containment against a check of some rows"),
+    "dedup-ensemble": Bench("bench_dedup_peers:datasketch_rows", "containment against datasketch LSH Ensemble"),
+    "dedup-desbordante": Bench("bench_dedup_peers:desbordante_rows", "containment against Desbordante"),
+    "dedup-steps": Bench("bench_dedup_scale:steps_rows", "containment by number of tables"),
+    "dedup-grown": Bench("bench_dedup_scale:grown_rows", "containment by number of rows"),
+    "dedup-append": Bench("bench_dedup_scale:append_rows", "containment after an append of 1 % to one table"),
+    "dedup-large": Bench("bench_dedup_scale:large_rows", "containment of a table larger than memory"),
     "ingest": Bench("bench_ingest:rows", "ingest against pandas + write_deltalake and the floor", (*_PACKS, *_TABLES)),
     "curate": Bench("bench_walk:curate_rows", "a second curate with nothing new", _TEXTS),
     "forget": Bench("bench_walk:forget_rows", "forgetting one person against curate + train", ("subjects.tar.gz",)),
     "kmeans": Bench("bench_kmeans:rows", "a k-means iteration against scikit-learn"),
+    "gpu": Bench("bench_gpu:rows", "k-means and training on a GPU against the cores"),
 }
 
 
@@ -52,7 +62,8 @@ def measured(name: str, options: Options) -> list[Row]:
         out = Path(place) / "rows.json"
         reference = ["--reference-python", str(options.reference_python)] if options.reference_python else []
         command = [sys.executable, "-m", "tests.bench", "--child", name, "--data", str(options.data), "--out", str(out)]
-        done = subprocess.run([*command, *reference], cwd=ROOT, env=environment(), stdout=sys.stderr, check=False)
+        full = ["--full"] if options.full else []
+        done = subprocess.run([*command, *reference, *full], cwd=ROOT, env=environment(), stdout=sys.stderr, check=False)
         if done.returncode:
             return [Row(bench.what, "-", "-", "-", "-", f"broke: exit code {done.returncode}")]
         return of_json(out.read_text(encoding="utf-8"))
@@ -72,10 +83,11 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=sorted(BENCHES), metavar="NAME", help=", ".join(sorted(BENCHES)))
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--reference-python", type=Path, help="an interpreter that has data-selection==1.0.3 and nltk==3.9.1")
+    parser.add_argument("--full", action="store_true", help="the sizes of README's figures: hours")
     parser.add_argument("--child", choices=sorted(BENCHES), help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    options = Options(chosen.data.absolute(), chosen.reference_python and chosen.reference_python.absolute())
+    options = Options(chosen.data.absolute(), chosen.reference_python and chosen.reference_python.absolute(), chosen.full)
     if chosen.child:
         child(chosen.child, options, chosen.out)
         return 0

@@ -14,9 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -26,7 +24,7 @@ import pyarrow.parquet as pq
 
 from tasks.kernels.ngrams import count_ngrams, score_ngrams
 from tasks.select.weights import log_ratios
-from tests.bench.harness import DATA, Options, Row, least_cpu_s, skipped, times, verdict
+from tests.bench.harness import DATA, Options, Row, least_cpu_s, peer_python, skipped, times, verdict
 
 POOL, TARGET = ("newsgroups20", "medquad"), "target_product_reviews"
 N_BUCKETS = 10_000
@@ -95,20 +93,6 @@ def reference(python: str, pool: pa.Array, target: pa.Array, place: Path) -> dic
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def reference_python() -> str:
-    """An interpreter that has the reference, installed on first use. Raises `CalledProcessError` where it cannot be had."""
-    place = Path(tempfile.gettempdir()) / f"lethe-bench-{os.getuid()}"
-    place.mkdir(mode=0o700, exist_ok=True)
-    if place.stat().st_uid != os.getuid():
-        raise PermissionError(f"{place} belongs to someone else; remove it or give --reference-python")
-    python, done = place / "dsir" / "bin" / "python", place / "dsir" / "installed"
-    if not done.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place / "dsir")], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS], check=True, stdout=sys.stderr)
-        done.touch()
-    return str(python)
-
-
 def compared(python: str | None, data: Path, mb: float) -> dict[str, float]:
     """MB of text a CPU second of each side, fit and weights together; prints the steps apart."""
     half = int(mb * 1e6 / len(POOL))
@@ -131,7 +115,7 @@ def compared(python: str | None, data: Path, mb: float) -> dict[str, float]:
 def rows(options: Options, *, mb: float = POOL_MB) -> list[Row]:
     target = f">= {LEAST_RATIO}x"
     try:
-        python = str(options.reference_python or reference_python())
+        python = str(options.reference_python or peer_python("dsir", REQUIREMENTS))
     except subprocess.CalledProcessError:
         compared(None, options.data, mb)
         return [skipped(f"n-gram fit and weights, {THEIRS}", target, f"{' '.join(REQUIREMENTS)} could not be installed")]

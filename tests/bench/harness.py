@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import subprocess
+import sys
 import tarfile
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, astuple, dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from unittest import mock
+
+import psutil
 
 ROOT = Path(__file__).parents[2]
 DATA = ROOT.parent / "shared" / "data"
@@ -35,10 +42,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Options:
-    """Where the data lies, and an interpreter that has the reference implementation of selection (None: one is made)."""
+    """Where the data lies, an interpreter that has the reference implementation of selection (None: one is made), and whether
+    the sizes are those of README's figures, which take hours.
+    """
 
     data: Path = DATA
     reference_python: Path | None = None
+    full: bool = False
 
 
 def skipped(what: str, target: str, why: str) -> Row:
@@ -86,6 +96,57 @@ def least_cpu_s(work: Callable[[], object]) -> float:
         return time.process_time() - start
 
     return min(once() for _ in range(N_REPEATS))
+
+
+def cpu_s() -> float:
+    """CPU seconds of this process and of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
+
+
+@dataclass
+class Peak:
+    """The most bytes of memory that one process, this one or a child of its, has held."""
+
+    n_bytes: int = 0
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def watch(self) -> None:
+        here = psutil.Process()
+        while not self.done.wait(0.05):
+            for process in (here, *here.children(recursive=True)):
+                with suppress(psutil.NoSuchProcess):
+                    self.n_bytes = max(self.n_bytes, process.memory_info().rss)
+
+
+@contextmanager
+def peak_memory() -> Iterator[Peak]:
+    """Watches the memory of this process and its children, twenty times a second."""
+    peak = Peak()
+    watcher = threading.Thread(target=peak.watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        peak.done.set()
+        watcher.join()
+
+
+def peer_python(name: str, requirements: Sequence[str]) -> str:
+    """An interpreter of its own that has a peer, installed on first use in a folder of yours under the system's temporary one.
+
+    Raises `CalledProcessError` where it cannot be had.
+    """
+    place = Path(tempfile.gettempdir()) / f"lethe-bench-{os.getuid()}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    if place.stat().st_uid != os.getuid():
+        raise PermissionError(f"{place} belongs to someone else; remove it")
+    python, done = place / name / "bin" / "python", place / name / "installed"
+    if not done.exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(place / name)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *requirements], check=True, stdout=sys.stderr)
+        done.touch()
+    return str(python)
 
 
 def wall_s(work: Callable[[], object]) -> float:

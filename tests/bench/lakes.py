@@ -9,7 +9,7 @@ in what is for a comparison to say: low-cardinality projections make containment
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -53,14 +53,19 @@ def tables(shape: Shape) -> Iterator[tuple[str, list[pa.Table]]]:
     """Names and files of the tables: the same ones for the same shape."""
     n_schemas = max(5, shape.n_tables // TABLES_A_SCHEMA)
     for first in range(0, shape.n_tables, FAMILY):
-        luck = np.random.default_rng([shape.seed, first])
-        schema = first // FAMILY % n_schemas
-        family = {"base": base(luck, schema, n_rows(luck, shape))}
-        while len(family) < min(FAMILY, shape.n_tables - first):
-            how = str(luck.choice([*DERIVED]))
-            family[f"{how}{len(family)}"] = DERIVED[how](luck, list(family.values())[luck.integers(len(family))])
-        for name, table in family.items():
+        schema, family = first // FAMILY % n_schemas, dict[str, pa.Table]()
+        for number in range(min(FAMILY, shape.n_tables - first)):
+            # One of its own for each table, so that a larger shape is the same lake with more rows.
+            luck = np.random.default_rng([shape.seed, first, number])
+            name, table = derived(luck, family, number) if family else ("base", base(luck, schema, n_rows(luck, shape)))
+            family[name] = table
             yield f"s{schema:03}_f{first // FAMILY:04}_{name}", files_of(luck, table)
+
+
+def derived(luck: Luck, family: Mapping[str, pa.Table], number: int) -> tuple[str, pa.Table]:
+    """A table made in some way of one in the family."""
+    how = str(luck.choice([*DERIVED]))
+    return f"{how}{number}", DERIVED[how](luck, [*family.values()][luck.integers(len(family))])
 
 
 def put(lake: Lake, name: str, files: Sequence[pa.Table]) -> Snapshot:

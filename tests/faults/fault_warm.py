@@ -8,6 +8,7 @@ import s3fs  # noqa: F401
 import flows.workspace  # noqa: F401
 import infra.cluster
 import infra.lake  # noqa: F401
+import tasks.dedup.restore
 import tasks.ingest.task  # noqa: F401
 
 

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from small_lake import SECRET
+
+from infra.settings import load_settings
+from infra.tracking import open_tracking
 
 Record = dict[str, Any]
 PERSON = "author-007"
@@ -63,11 +70,22 @@ def write_lake(folder: Path, *, without: Callable[[Record], bool] = lambda _: Fa
     write_csv(raw / "near.csv", [visit for visit in near() if not without(visit)])
     for part in range(2):
         write_csv(raw / "odd" / f"{part}.csv", sample[part::2])
+    shutil.copytree(_empty_tracking(), folder / "tracking")
     (folder / ".lethe").mkdir(mode=0o700)
     (folder / ".lethe" / "secret").write_text(SECRET, encoding="ascii")
     config = folder / "lethe.toml"
     config.write_text(CONFIG + more, encoding="utf-8")
     return str(config)
+
+
+@cache
+def _empty_tracking() -> Path:
+    """A tracking store without a run, made once: MLflow takes seconds for it."""
+    home = Path(tempfile.mkdtemp(prefix="lethe-tracking-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)
+    (home / "lethe.toml").write_text("", encoding="utf-8")
+    open_tracking(load_settings(home))
+    return home / "tracking"
 
 
 def write_csv(path: Path, records: Iterable[Record]) -> None:

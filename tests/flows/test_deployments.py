@@ -27,7 +27,7 @@ def test_prefect_yaml_is_what_deployments_say() -> None:
 def test_every_entrypoint_is_a_flow_of_that_name() -> None:
     import importlib  # noqa: PLC0415
 
-    assert {d.name for d in all_of()} == {"curate", "train", "forget", "maintain"}
+    assert {d.name for d in all_of()} == {"curate", "train", "forget", "maintain", "retire", "restore"}
     for deployment in all_of():
         module, _, name = deployment.flow.partition(":")
         assert getattr(importlib.import_module(module), name).name == deployment.name
@@ -43,7 +43,7 @@ def test_up_runs_a_triggered_curate(tmp_path: Path) -> None:
         try:
             assert process.stdout is not None
             said = json.loads(process.stdout.readline())
-            assert len(said["deployments"]) == 4
+            assert len(said["deployments"]) == 6
             api = {**clean, "PREFECT_API_URL": said["prefect"] + "/api"}
             run = [
                 sys.executable,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from copies_lake import COPIES, odd, visits, write_csv, write_lake
+from deltalake import write_deltalake
 from small_lake import write_project
 
 from flows import show
@@ -13,10 +15,11 @@ from flows.curate import curate, ingest_tables
 from flows.export import export
 from flows.maintain import maintain, scan
 from flows.quarantine import quarantine_report
-from flows.retire import Answer, asking, restore, retire
+from flows.retire import Answer, asking, needed_by_models, restore, retire
 from flows.status import status_of
 from flows.tables import adopt, register
 from flows.train import train
+from flows.workspace import opened
 from infra.contracts import LetheError
 from infra.lake import Lake
 from infra.retired import TableRetired, entries, retired
@@ -95,7 +98,7 @@ def test_what_moved_while_somebody_thought_stays(tmp_path: Path) -> None:
         ingest_tables(["adults"], config)
         return yes(proposal)
 
-    with asking(slow), pytest.raises(RetireRefused, match="records/adults changed since"):
+    with asking(slow), pytest.raises(RetireRefused, match="adults: adults changed since"):
         retire(["adults", "odd"], config=config)
     assert retired(lake_of(config)) == {}
     assert len(digests(config, "records")) == 5 and digests(config, "members") == {}
@@ -165,7 +168,10 @@ def test_maintenance_renews_recipes_before_old_versions_go(tmp_path: Path) -> No
 
 
 def test_who_needs_a_table_keeps_it(tmp_path: Path) -> None:
-    more = '[datasets.doses]\npool = ["doses", "odd"]\n[datasets.visits]\npool = ["visits", "adults"]\n[readers.bi]\ntables = ["ne*"]\n'
+    more = (
+        '[datasets.doses]\npool = ["doses", "odd"]\n'
+        '[datasets.visits]\npool = ["visits", "adults"]\ntarget = "near"\n[readers.bi]\ntables = ["bi*", "do*"]\n'
+    )
     config = write_lake(tmp_path / "p", more=more)
     ingest_tables(config=config)
 
@@ -174,24 +180,44 @@ def test_who_needs_a_table_keeps_it(tmp_path: Path) -> None:
             retire([table], parents=list(parents), config=config)
         return str(error.value)
 
-    assert "dataset doses is curated from it" in refused("doses")
+    assert "[readers.bi] reads it (do*)" in refused("doses")
     assert "dataset doses is curated from it" in refused("odd")
-    assert "[readers.bi] reads it (ne*)" in refused("near", "visits")
-    assert "no table holds all its rows" in refused("visits")
+    assert "dataset visits is curated from it" in refused("visits")
+    assert "dataset visits takes it for its target" in refused("near")
     assert "the lake has no such table" in refused("nothing")
     assert "another writer's" in refused("foreign/x")
-    assert "odd do not hold it" in refused("adults", "odd")
+    assert "nowhere cannot rebuild it" in refused("adults", "nowhere")
+    assert "not odd, which would stand for it" in refused("adults", "odd")
     before = digests(config, "records")
+    write_deltalake(tmp_path / "p" / "theirs", pa.table({"n": [1, 2]}))
     with asking(yes):
         assert retire(["adults"], config=config).retired == ("adults",)
-    assert "it rebuilds adults" in refused("visits")
     assert "it is retired already" in refused("adults")
+    assert "it rebuilds adults" in refused("visits")
     with pytest.raises(LetheError, match="a table adults of its own"):
-        register("adults", "elsewhere", config)
-    with pytest.raises(LetheError, match="source in lethe.toml|lethe restore adults"):
-        adopt("adults", "elsewhere", config=config)
+        register("adults", "theirs", config)
+    with pytest.raises(LetheError, match=r"source in lethe.toml|lethe restore adults"):
+        adopt("adults", "theirs", config=config)
     restore(["adults"], config)
     assert digests(config, "records") == before
+
+
+def test_a_parent_stays(tmp_path: Path) -> None:
+    config = write_lake(tmp_path / "p")
+    write_csv(tmp_path / "p" / "raw" / "odd" / "1.csv", visits())
+    write_csv(tmp_path / "p" / "raw" / "odd" / "0.csv", visits(400, 500))
+    ingest_tables(config=config)
+    with asking(yes):
+        assert retire(["doses"], parents=["visits"], config=config).retired == ("doses",)
+        with pytest.raises(RetireRefused, match="no table holds all its rows"):
+            retire(["near"], config=config)
+        with pytest.raises(RetireRefused, match="it rebuilds doses"):
+            retire(["visits"], config=config)
+        assert retire(["adults"], parents=["odd"], config=config).retired == ("adults",)
+        with pytest.raises(RetireRefused, match="it rebuilds adults"):
+            retire(["odd"], parents=["adults"], config=config)
+        with pytest.raises(RetireRefused, match="near: adults cannot rebuild it"):
+            retire(["near"], parents=["adults"], config=config)
 
 
 def small_project(folder: Path) -> str:
@@ -201,23 +227,35 @@ def small_project(folder: Path) -> str:
     return str(path)
 
 
-def test_training_sets_models_and_exports_stay_what_they_are(tmp_path: Path) -> None:
+def test_training_sets_and_exports_stay_what_they_are(tmp_path: Path) -> None:
     config = small_project(tmp_path / "p")
     curate(["posts"], config)
-    train(["topic"], config)
     trained = digests(config, "training_set", "selection", "scores")
     with asking(yes):
         assert retire(["posts_copy"], config=config).retired == ("posts_copy",)
-        with pytest.raises(RetireRefused, match="model topic version 1 was trained on it|dataset posts is curated from it"):
+        with pytest.raises(RetireRefused, match="it rebuilds posts_copy"):
             retire(["posts"], config=config)
-        with pytest.raises(RetireRefused, match="takes it for its target"):
-            retire(["gold"], config=config)
     (again,) = curate(["posts"], config)
     assert again.left_out == {"posts_copy": "posts"} and again.prune.found
     assert digests(config, "training_set", "selection", "scores") == trained
-    assert train(["topic"], config)[0].found
     assert export(Path(config), "posts", str(tmp_path / "out")).n_rows == again.prune.n_kept
     raw = tmp_path / "p" / "raw" / "posts"
+    with (raw / "1.jsonl").open("a") as file:
+        file.write('{"author": "author-001", "topic": "tea", "body": "leaf cup more", "stars": 0}\n')
+    assert curate(["posts"], config)[0].left_out == {"posts_copy": "posts"}, "the parent has it still, and more"
     (raw / "0.jsonl").write_text("".join((raw / "0.jsonl").read_text().splitlines(keepends=True)[:-40]))
     with pytest.raises(TableRetired, match="posts lacks rows of posts_copy"):
         curate(["posts"], config)
+
+
+@pytest.mark.slow
+def test_a_model_needs_what_it_was_trained_on(tmp_path: Path) -> None:
+    config = small_project(tmp_path / "p")
+    curate(["posts"], config)
+    train(["topic"], config)
+    with opened(config, shared=True) as work:
+        needed = needed_by_models(work, {"posts": (), "posts_copy": (), "gold": ()})
+        assert needed == {"posts": "model topic version 1 was trained on it"}
+    with asking(yes):
+        assert retire(["posts_copy"], config=config).retired == ("posts_copy",)
+    assert train(["topic"], config)[0].found

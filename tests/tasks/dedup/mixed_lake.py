@@ -30,6 +30,11 @@ Spoil = Callable[[Path], None]
 _BOUNDED = (pa.types.is_integer, pa.types.is_floating, pa.types.is_temporal, pa.types.is_boolean)
 
 
+def strict(home: Path) -> Settings:
+    """A lake whose scan looks for containments alone: what a bound refutes is not counted after all, for it may be a near one."""
+    return Settings.model_validate({"home": home, "dedup": {"approximate": 1.0, "unions": False, "renames": False}})
+
+
 def own(lake: Lake, name: str, files: Sequence[pa.Table]) -> Snapshot:
     """A table of the lake as files of the given rows, with row ids and with bounds of numbers and times, as ingest leaves it."""
     schema = pa.schema([pa.field("row_id", pa.int64()), *files[0].schema])

@@ -101,7 +101,7 @@ def may_meet(child: Boxes, parent: Boxes) -> bool:
     return bool(may[0, 0])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(pairs(), st.booleans())
 def test_tables_that_share_a_row_are_never_said_to_lie_apart(
     pair: tuple[dict[str, str], list[list[Row]], list[list[Row]], list[str]], one_row: bool

@@ -15,10 +15,8 @@ from tasks.dedup.exact import (
     Counted,
     Run,
     count,
-    count_pairs,
     found_counts,
     merge_runs,
-    pack,
     ranged,
     run_of,
     total,
@@ -86,15 +84,6 @@ def test_what_is_left_over_is_counted(
         assert count(runs, parents, n_runs=len(parents), limit_fraction=1.0) == expected
         found = [found_counts(run, parents) for run in runs]
         assert [(some == 0).sum() for some in found] == [one.n_missing_distinct for one in expected]
-
-
-@settings(deadline=None)
-@given(st.lists(ROWS, min_size=1, max_size=4), st.floats(0, 1))
-def test_pairs_at_once_are_pairs_one_by_one(tables: list[list[tuple[int, int]]], limit_fraction: float) -> None:
-    runs = [run_of(hashes(rows)) for rows in tables]
-    pairs = np.array([(a, b) for a in range(len(runs)) for b in range(len(runs))], np.int64)
-    one_by_one = [check(runs[a], [runs[b]], limit_fraction) for a, b in pairs]
-    assert count_pairs(pack(runs), pairs, limit_fraction=limit_fraction) == one_by_one
 
 
 @settings(deadline=None)

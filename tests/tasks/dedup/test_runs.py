@@ -5,12 +5,16 @@ from __future__ import annotations
 import dataclasses
 import pickle
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
+import fsspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
 
 from tasks.dedup import runs as module
 from tasks.dedup.exact import N_RANGES, Counted, Run, count, merge_runs, run_of
@@ -119,3 +123,30 @@ def test_an_empty_run_comes_back(tmp_path: Path) -> None:
     spilled = spill(run([]), str(tmp_path))
     assert dataclasses.asdict(spilled) == {"uri": spilled.uri, "n_rows": 0, "starts": (0,) * (N_RANGES + 1)}
     assert isinstance(spilled, Spilled) and load(spilled).n_distinct == 0
+
+
+@pytest.fixture(name="bucket")
+def _bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    boto3.client("s3").create_bucket(Bucket="lake")
+    yield "s3://lake/scratch"
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
+    server.stop()
+
+
+@pytest.mark.s3
+def test_runs_lie_in_a_bucket_as_in_a_folder(bucket: str) -> None:
+    rows = np.random.default_rng(2).integers(0, 1 << 64, (50_000, 2), np.uint64)
+    whole, nothing = run_of(rows), run_of(rows[:0])
+    spilled = spill(whole, bucket)
+    assert same(load(spilled), whole) and same(load(spilled, 3, 90), load(whole, 3, 90))
+    assert same(load(spill(nothing, bucket)), nothing)
+    runs: dict[str, Runs] = {"child": (run_of(rows[:30_000]),), "parent": (spilled,)}
+    assert everything(runs, [("child", "parent")], LEAST_BYTES) == [Counted(30_000, 30_000, 0, 0)]

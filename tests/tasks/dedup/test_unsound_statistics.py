@@ -17,7 +17,19 @@ from deltalake import DeltaTable
 from infra.lake import Lake
 from infra.settings import Settings
 from tests.infra.test_foreign import delete_by_vector
-from tests.tasks.dedup.mixed_lake import Edges, Spoil, edges, foreign, log_of, own, scanned, with_stats
+from tests.tasks.dedup.mixed_lake import (
+    Edges,
+    Spoil,
+    Table,
+    by_counting,
+    edges,
+    foreign,
+    log_of,
+    own,
+    scanned,
+    strict,
+    with_stats,
+)
 
 INT, DOUBLE, TEXT, UTC, US = pa.int64(), pa.float64(), pa.string(), pa.timestamp("us", "UTC"), pa.timestamp("us")
 NAN, INF = float("nan"), float("inf")
@@ -80,11 +92,18 @@ def only_of_the_second_file(path: Path) -> None:
     assert "stats" in str(log_of(path, 1))
 
 
+def of_the_part(spoil: Spoil) -> Spoil:
+    """The child's statistics are spoiled, the parent's are as they were."""
+    return lambda path: spoil(path) if "part" in path.name else None
+
+
+CENTS = [f"1234567890123456.{rest}" for rest in ("01", "50", "99")]
 MANY = {f"c{i}": [i, i + 1, i + 2] for i in range(40)}
 CASES = {
     "decimals as doubles": Case(
-        cents(*(f"1234567890123456.{rest}" for rest in ("01", "50", "99"))), cents("1234567890123456.02"), with_stats(as_floats)
+        cents(*CENTS), cents("1234567890123456.02"), with_stats(as_floats)
     ),
+    "of the child alone": Case(cents(*CENTS), cents("1234567890123456.02"), of_the_part(with_stats(as_floats))),
     "decimals that no double tells apart": Case(
         cents("12345678901234567890.11", "12345678901234567890.12"), cents("12345678901234567890.13")
     ),
@@ -94,7 +113,10 @@ CASES = {
     "texts cut at 64 bytes": Case(column([LONG + "a", LONG + "m", LONG + "z"], TEXT), column([LONG + "b"], TEXT)),
     "texts of many bytes": Case(column([SMILE * 40 + "a", SMILE * 40 + "z"], TEXT), column([SMILE * 40], TEXT)),
     "texts that sort otherwise by bytes": Case(column(["\uffff", SMILE, "a"], TEXT), column(["\ue000"], TEXT)),
-    "texts cut at 32 characters": Case(column([LONG, LONG + "z"], TEXT), column([LONG + "zz"], TEXT), with_stats(as_spark_cuts)),
+    "texts cut at 32 characters": Case(column([LONG, LONG + "m", LONG + "z"], TEXT), column([LONG + "zz"], TEXT), with_stats(as_spark_cuts)),
+    "so by the child alone": Case(
+        column([LONG, LONG + "m", LONG + "z"], TEXT), column([LONG + "zz"], TEXT), of_the_part(with_stats(as_spark_cuts))
+    ),
     "more than 32 columns": Case(pa.table(MANY), pa.table({**MANY, "c39": [39, 40, 42]})),
     "bytes": Case(column([b"\xff" * 99, b"a", b""], pa.binary()), column([b"\xff" * 98], pa.binary())),
     "lists": Case(column([[1, None], [], None], pa.list_(INT)), column([[1]], pa.list_(INT))),
@@ -117,30 +139,44 @@ def of_its_own(table: pa.Table, number: int) -> pa.Table:
     return table.rename_columns([f"{name}_{number}" for name in table.column_names])
 
 
+def tables_of(number: int, case: Case) -> dict[str, Table]:
+    """Whole and part from us and, with a row twice, from another writer (equal tables would stand for each other); the near miss
+    from us.
+    """
+    whole, part, near = (of_its_own(table, number) for table in (case.whole, case.part, case.near))
+    more = [pa.concat_tables([table, table.slice(0, 1)]) for table in (whole, part)]
+    files = [(table.slice(0, 1), table.slice(1)) if case.spoil is only_of_the_second_file else (table,) for table in more]
+    return {
+        f"whole {number}": Table((whole.slice(0, 1), whole.slice(1))),
+        f"part {number}": Table((part,)),
+        f"near {number}": Table((near,)),
+        f"foreign/whole {number}": Table(files[0], is_foreign=True),
+        f"foreign/part {number}": Table(files[1], is_foreign=True),
+    }
+
+
 @pytest.fixture(name="found", scope="module")
 def _found(tmp_path_factory: pytest.TempPathFactory) -> Edges:
-    """The edges of a lake with all cases: the whole from us in two files and from another writer, part and near miss from us."""
-    config = Settings(home=tmp_path_factory.mktemp("statistics"))
+    """The edges of one lake with all cases."""
+    config = strict(tmp_path_factory.mktemp("statistics"))
     lake, snapshots = Lake.open(config), []
     for number, case in enumerate(CASES.values()):
-        whole, part, near = (of_its_own(table, number) for table in (case.whole, case.part, case.near))
-        files = [whole.slice(0, 1), whole.slice(1)]
-        snapshots += [
-            own(lake, f"{what} {number}", some) for what, some in (("whole", files), ("part", [part]), ("near", [near]))
-        ]
-        foreign(lake, f"whole {number}", files if case.spoil is only_of_the_second_file else [whole], spoil=case.spoil)
+        for name, table in tables_of(number, case).items():
+            if table.is_foreign:
+                foreign(lake, name.removeprefix("foreign/"), table.files, spoil=case.spoil)
+            else:
+                snapshots.append(own(lake, name, table.files))
     return edges(scanned(config, snapshots))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_part_is_found_and_the_near_miss_is_not(found: Edges, name: str) -> None:
     number = list(CASES).index(name)
-    wholes, part, near = [f"whole {number}", f"foreign/whole {number}"], f"part {number}", f"near {number}"
-    tables = {*wholes, part, near}
-    expected = {(child, parent, True) for child in [*wholes, part] for parent in wholes if child != parent}
-    if CASES[name].whole.num_rows == 2:  # both ends are all of it
-        expected |= {(parent, part, True) for parent in wholes}
-    assert {edge for edge in found if edge[0] in tables and edge[1] in tables} == expected
+    tables = tables_of(number, CASES[name])
+    here = {(child, parent, multiset) for child, parent, multiset in found if child in tables and parent in tables}
+    assert here == by_counting(tables)
+    parts = {child for child, parent, _ in here if parent in (f"whole {number}", f"foreign/whole {number}")}
+    assert f"part {number}" in parts and f"foreign/part {number}" in parts and f"near {number}" not in parts
 
 
 # --- what bounds do not fit ----------------------------------------------------------------------------------------------------
@@ -148,7 +184,7 @@ def test_part_is_found_and_the_near_miss_is_not(found: Edges, name: str) -> None
 
 @pytest.fixture(name="config")
 def _config(tmp_path: Path) -> Settings:
-    return Settings(home=tmp_path)
+    return strict(tmp_path)
 
 
 def test_rows_under_a_deletion_vector_are_neither_found_nor_counted(config: Settings) -> None:

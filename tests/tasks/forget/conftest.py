@@ -134,7 +134,8 @@ def populated(house: House) -> House:
 
 def edge(child: str, parent: str, *, multiset: bool = True) -> dict[str, Any]:
     """A row of the table `containment`."""
-    return {"child": child, "parent": parent, "fraction": 1.0, "set": True, "multiset": multiset, "exact": True, "step": "exact"}
+    said = {"fraction": 1.0, "set": True, "multiset": multiset, "exact": True, "step": "exact", "relation": "contained"}
+    return {"child": child, "parent": parent, **said}
 
 
 def source(table: str, uri: str) -> dict[str, Any]:
