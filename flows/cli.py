@@ -159,12 +159,22 @@ def dedup(
     parent: Annotated[list[str] | None, typer.Option("--from", help="Rebuild them from this table; may be repeated.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Approve without being asked.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be retired, and stop.")] = False,
+    why: Annotated[
+        tuple[str, str] | None, typer.Option("--why", metavar="CHILD PARENT", help="Why a table is in another, or not; no scan.")
+    ] = None,
     config: Config = _DEFAULT,
     as_json: Json = False,
 ) -> None:
     """Find tables contained in others and plan which to retire. Nothing is removed without --retire or --plan, and your yes."""
     from flows.approval import wanted  # noqa: PLC0415
 
+    if why is not None:
+        if tables or retire or plan:
+            raise typer.BadParameter("--why answers for one pair: give nothing else beside it")
+        with _flows(config) as path:
+            from flows.why import why as explain  # noqa: PLC0415
+
+            return _out(show.explained(explain(*why, path)), as_json)
     ask = wanted(tables, retire=retire, plan=plan, parents=parent, yes=yes, dry_run=dry_run, console=_errors)
     with _flows(config, progress=ask is None or yes or dry_run) as path:
         if ask is None:

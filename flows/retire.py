@@ -156,7 +156,7 @@ def retire(
 @flow(name="restore", persist_result=False, validate_parameters=False)
 def restore(tables: list[str], config: str = "lethe.toml") -> tuple[Restored, ...]:
     """Bring retired tables back, equal by digest to what they were."""
-    with opened(config, tables=tables) as work:
+    with opened(config) as work:
         say("restore %s", ", ".join(tables))
         return restoring.restore(work.settings, tables, scheduler=work.scheduler)
 
@@ -175,10 +175,11 @@ def _proposal(config: str, tables: tuple[str, ...], *, plan: bool, parents: tupl
         say("dedup")
         scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
         planned = {row.table: tuple(row.parents) for row in scanned.plan if plan and row.action == _RETIRE}
-        asked = {**planned, **dict.fromkeys(tables, parents)}
+        wanted = {**planned, **dict.fromkeys(tables, parents)}
+        asked = {table: retiring.asked_of(scanned, table, named) for table, named in wanted.items()}
         against, among = needs(work, asked, scanned)
         say("retire: find recipes of %d tables", len(asked))
-        return scanned, retiring.propose(work.settings, scanned, asked, among=among, refused=against, scheduler=work.scheduler)
+        return scanned, retiring.propose(work.settings, asked, among=among, refused=against, scheduler=work.scheduler)
 
 
 def _refuse(proposal: Proposal, named: Sequence[str]) -> None:

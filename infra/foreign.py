@@ -310,6 +310,8 @@ def _is_readable_as(stored: pa.DataType, wanted: pa.DataType) -> bool:
     alone, which would be read as NULL."""
     if stored == wanted or pt.is_null(stored):
         return True
+    if pt.is_dictionary(stored):
+        return _is_readable_as(stored.value_type, wanted)
     if pt.is_struct(stored) and pt.is_struct(wanted):
         inner = {field.name.lower(): field for field in wanted}
         known = [(field, inner[field.name.lower()]) for field in stored if field.name.lower() in inner]

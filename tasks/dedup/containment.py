@@ -33,11 +33,10 @@ ROW_ID = "row_id"
 RECORDS = "records/"
 TABLE = "containment"
 _READERS = 8
-_MODULES = (
-    "beyond bounds containment covers edges evidence exact fingerprints frames known logs profiles remembered rename_plan "
-    "renames runs scan schema_graph settle sketches transitive"
-)
-_CODE = (*(f"tasks.dedup.{name}" for name in _MODULES.split()), "infra.rowhash", "infra.files", "infra.foreign")
+_STEPS = ("schema_graph", "fingerprints", "bounds", "scan", "sketches", "exact", "sorting", "runs", "transitive", "settle")
+_BESIDE = ("beyond", "containment", "covers", "edges", "evidence", "rename_plan", "renames")
+_READING = ("frames", "known", "logs", "profiles", "remembered")
+_CODE = (*(f"tasks.dedup.{name}" for name in (*_STEPS, *_BESIDE, *_READING)), "infra.rowhash", "infra.files", "infra.foreign")
 
 
 @dataclass(frozen=True)

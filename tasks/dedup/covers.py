@@ -18,7 +18,7 @@ from numba import njit
 from infra.ids import I64, U64
 from tasks.dedup.sketches import F64, Bools, Packed, Sketch, compare_pairs, fraction_estimate, pack
 
-MAX_PARENTS = 64  # candidates that one child is counted in: those that seem to hold most of it
+MAX_PARENTS = 1024  # candidates that one child is counted in: those that seem to hold most of it
 MAX_WORDS = 1 << 23  # a tally is kept below this many counts (64 MiB)
 _CHUNK_ROWS = 1 << 16
 _MAX_CODE = 1 << 62

@@ -88,13 +88,22 @@ class Way:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A table that somebody wants retired: the parents that they named (none: the cheapest will do), the ways that the scan
+    found, and why it is listed apart, if it is."""
+
+    parents: tuple[str, ...]
+    ways: tuple[Way, ...]
+    apart: str = ""
+
+
+@dataclass(frozen=True)
 class _Ground:
     """What a proposal is made on. `among`: for some tables, those that their parents must be taken from."""
 
     lake: Lake
     settings: Settings
-    scanned: DedupResult
-    asked: Mapping[str, tuple[str, ...]]
+    asked: Mapping[str, Asked]
     among: Mapping[str, frozenset[str]]
     taken: Mapping[str, Retired]
     workers: Workers
@@ -104,8 +113,7 @@ class _Ground:
 @discreet
 def propose(
     settings: Settings,
-    scanned: DedupResult,
-    asked: Mapping[str, tuple[str, ...]],
+    asked: Mapping[str, Asked],
     *,
     among: Mapping[str, frozenset[str]] | None = None,
     refused: Mapping[str, str] | None = None,
@@ -113,12 +121,12 @@ def propose(
 ) -> Proposal:
     """Find a recipe for each of the tables `asked` and rebuild it into scratch; those of which nothing stands in the way.
 
-    `asked` names the parents to take (none: the cheapest that holds all rows), `among` those that some tables must be rebuilt
-    from, `refused` what the caller knows against retiring a table. `scanned` must be of the tables as they stand.
+    `among` are those that some tables must be rebuilt from, `refused` what the caller knows against retiring a table. What is
+    asked must come from a scan of the tables as they stand.
     """
     lake, against = Lake.open(settings), refused or {}
     with connect(scheduler) as workers:
-        ground = _Ground(lake, settings, scanned, asked, among or {}, retired(lake), workers)
+        ground = _Ground(lake, settings, asked, among or {}, retired(lake), workers)
         found = {table: _why_not(ground, table) or against.get(table) or _proposed(ground, table) for table in sorted(asked)}
     ready = tuple(one for one in found.values() if isinstance(one, Retirement))
     reasons = {table: one for table, one in found.items() if isinstance(one, str)}
@@ -135,7 +143,8 @@ def discard(lake: Lake, tables: Sequence[str]) -> None:
 
 def _proposed(ground: _Ground, table: str) -> Retirement | str:
     """The retirement of one table, or why it cannot be rebuilt."""
-    parents = {*ground.asked[table], *(parent for way in ways(ground.scanned, table) for parent in way.parents)}
+    asked = ground.asked[table]
+    parents = {*asked.parents, *(parent for way in asked.ways for parent in way.parents)}
     sizes = {name: _n_bytes(ground.lake, RECORDS + name) for name in {table, *parents}}
     way = _chosen(ground, table, sizes)
     return way if isinstance(way, str) else _proved(ground, table, way, sizes)
@@ -149,26 +158,32 @@ def _why_not(ground: _Ground, table: str) -> str | None:
         return "it is retired already"
     if not ground.lake.exists(RECORDS + table):
         return "the lake has no such table"
-    if table in ground.scanned.listed_apart:
-        return f"its containments prove nothing: {ground.scanned.listed_apart[table]}"
+    if ground.asked[table].apart:
+        return f"its containments prove nothing: {ground.asked[table].apart}"
     if (pattern := ground.settings.retention.kept_by(table)) is not None:
         return f"[retention] keep names it ({pattern})"
     children = dependents(ground.taken).get(table)
     return f"it rebuilds {', '.join(children)}, which are retired" if children else None
 
 
-def ways(scanned: DedupResult, table: str) -> list[Way]:
+def asked_of(scanned: DedupResult, table: str, parents: Sequence[str] = ()) -> Asked:
+    """What a scan knows of a table that is to be retired, from these parents if any are named."""
+    return Asked(tuple(parents), ways(scanned, table), scanned.listed_apart.get(table, ""))
+
+
+def ways(scanned: DedupResult, table: str) -> tuple[Way, ...]:
     """All that a table can be rebuilt from, as the scan found exactly."""
     edges = [e for e in (*scanned.edges, *scanned.near) if e.child == table and e.exact and (e.multiset or e.n_residual)]
     found = [Way((e.parent,), None, 0 if e.multiset else e.n_residual) for e in edges]
     found += [Way((r.parent,), r.columns) for r in scanned.renames if r.child == table and r.multiset]
-    return found + [Way(tuple(sorted(c.parents))) for c in scanned.covers if c.child == table and c.multiset]
+    found += [Way(tuple(sorted(c.parents))) for c in scanned.covers if c.child == table and c.multiset]
+    return tuple(found)
 
 
 def _chosen(ground: _Ground, table: str, sizes: Mapping[str, int]) -> Way | str:
     """The way whose parents have the fewest bytes, of those that are allowed; or why there is none."""
-    asked = tuple(sorted(ground.asked[table]))
-    found = [w for w in ways(ground.scanned, table) if (tuple(sorted(w.parents)) == asked if asked else not w.n_residual)]
+    asked = tuple(sorted(ground.asked[table].parents))
+    found = [w for w in ground.asked[table].ways if (tuple(sorted(w.parents)) == asked if asked else not w.n_residual)]
     if asked and not found:  # somebody knows better: what these lack is kept beside
         found = [Way(asked, None, ground.lake.snapshot(RECORDS + table).n_rows)]
     if not found:

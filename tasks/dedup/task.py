@@ -28,6 +28,8 @@ from tasks.dedup.retention import Plan, PlanRow, plan_from, retention_plan
 from tasks.dedup.savings import Savings
 
 PLAN = "retention"
+_PLAN_MODULES = ("access", "access_logs", "edges", "options", "prices", "retention", "savings", "sources", "task")
+_PLAN_CODE = (*(f"tasks.dedup.{name}" for name in _PLAN_MODULES), "infra.price_book")
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def _plan(
         "logged": asdict(logged),
         "gb_s": gb_s,
     }
-    code = code_digest("tasks.dedup", "infra.price_book")
+    code = code_digest(*_PLAN_CODE)
     key = stage_key(PLAN, code, inputs, params)
     if (snapshot := lake.reuse(PLAN, key)) is not None:
         return snapshot, plan_from(lake.read(snapshot).to_pylist(), lake.lineage(snapshot).summary), True

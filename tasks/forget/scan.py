@@ -16,7 +16,9 @@ from infra.contracts import LetheError
 from infra.files import filesystem
 from infra.ids import I64
 from infra.lake import Lake
+from infra.retired import MEMBERS, RESIDUAL, entries, retired
 from infra.settings import Settings, SubjectSettings
+from infra.subjects import remembered
 from tasks.forget.frames import scan_objects
 from tasks.forget.locate import telling_names
 from tasks.forget.plan import RECORDS, knows, sources_of, subjects_of, subjects_of_tables
@@ -97,13 +99,15 @@ def _gone(seals: Sequence[Seal]) -> tuple[I64, frozenset[int]]:
 def _named_for(lake: Lake, sought: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
     """Tables and raw files with the id of a requested subject in their name."""
     files = sorted({uri for _, uri in sources_of(lake).values()})
-    return telling_names(lake.tables("records"), sought, lake.keys), telling_names(files, sought, lake.keys)
+    tables = sorted({*lake.tables("records"), *(RECORDS + name for name in entries(lake))})
+    return telling_names(tables, sought, lake.keys), telling_names(files, sought, lake.keys)
 
 
 def _written_forms(lake: Lake, tables: Sequence[str]) -> tuple[set[str], frozenset[str]]:
     """How logs and folders write the names of tables, and the names that are one word, which may be an id and no name."""
     short = [table.removeprefix(RECORDS) for table in tables]
-    forms = {*tables, *(_folder_of(lake, table) for table in tables), *(name for name in short if "/" in name)}
+    whole = [*tables, *(stage + name for stage in (MEMBERS, RESIDUAL) for name in short)]
+    forms = {*whole, *(_folder_of(lake, table) for table in whole), *(name for name in short if "/" in name)}
     return forms, frozenset(name for name in short if "/" not in name)
 
 
@@ -118,6 +122,9 @@ def _folder_of(lake: Lake, table: str) -> str:
 def _lake_targets(lake: Lake, settings: Settings, sought: Mapping[str, frozenset[str]]) -> Iterator[Target]:
     """Every object and folder under the lake's root, with what is known about the columns of its table."""
     known = {_folder_of(lake, table): _columns_of(lake, settings, table, sought) for table in lake.tables("records")}
+    for name, entry in retired(lake).items():  # what lies beside a recipe has the columns of its table
+        subjects = subjects_of(lake, settings, name) or remembered(entry.params)
+        known[_folder_of(lake, RESIDUAL + name)] = _folded(subjects, sought) if subjects else None
     named = _all_columns(settings, sought)
     for target in walk(lake.root):
         columns = known.get("/".join(target.name.split("/")[:2]))

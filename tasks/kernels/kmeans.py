@@ -314,7 +314,7 @@ def _sums_torch(torch: Any, points: Any, labels: Any, k: int) -> tuple[I64, I64]
 @contextmanager
 def _full_float32(torch: Any) -> Generator[None, None, None]:
     """TF32 keeps 11 bits and would round; whoever switched it on for training gets it back."""
-    # torch looks for this once, at the first product on a device, and without it refuses to train deterministically for ever.
+    # The first product of a process settles how large cuBLAS's workspace is, and training after it counts on this size.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     products = torch.backends.cuda.matmul
     before = products.fp32_precision

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from infra.cluster import cluster
+from infra.cluster import Scheduler, cluster
 from infra.contracts import Lineage, Snapshot
 from infra.files import write_part
 from infra.lake import Lake
@@ -150,7 +150,7 @@ def large_rows(options: Options) -> list[Row]:
     ]
 
 
-def _contained(settings: Settings, snapshots: tuple[Snapshot, ...], scheduler: object) -> set[tuple[str, str]]:
+def _contained(settings: Settings, snapshots: tuple[Snapshot, ...], scheduler: Scheduler) -> set[tuple[str, str]]:
     result = dedup.fn(settings, snapshots, scheduler=scheduler)
     print(f"settled {result.settled}, near {[(e.child, e.parent, e.n_residual, e.exact) for e in result.near]}")
     return {(edge.child, edge.parent) for edge in contained(result.edges)}

@@ -47,8 +47,9 @@ def retire_all(home: str) -> None:
     with opened(home) as work:
         retiring.settle(work.lake)
         scanned = dedup.fn(work.settings, work.all_records(), scheduler=work.scheduler)
-        asked = {table: ("visits",) for table in _COPIES if table not in retired(work.lake)}
-        proposal = retiring.propose.fn(work.settings, scanned, asked, scheduler=work.scheduler)
+        missing = [table for table in _COPIES if table not in retired(work.lake)]
+        asked = {table: retiring.asked_of(scanned, table, ["visits"]) for table in missing}
+        proposal = retiring.propose.fn(work.settings, asked, scheduler=work.scheduler)
         assert not proposal.refused, proposal.refused
         retiring.retire.fn(work.settings, proposal, approved={})
 

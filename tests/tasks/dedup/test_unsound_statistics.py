@@ -113,7 +113,9 @@ CASES = {
     "texts cut at 64 bytes": Case(column([LONG + "a", LONG + "m", LONG + "z"], TEXT), column([LONG + "b"], TEXT)),
     "texts of many bytes": Case(column([SMILE * 40 + "a", SMILE * 40 + "z"], TEXT), column([SMILE * 40], TEXT)),
     "texts that sort otherwise by bytes": Case(column(["\uffff", SMILE, "a"], TEXT), column(["\ue000"], TEXT)),
-    "texts cut at 32 characters": Case(column([LONG, LONG + "m", LONG + "z"], TEXT), column([LONG + "zz"], TEXT), with_stats(as_spark_cuts)),
+    "texts cut at 32 characters": Case(
+        column([LONG, LONG + "m", LONG + "z"], TEXT), column([LONG + "zz"], TEXT), with_stats(as_spark_cuts)
+    ),
     "so by the child alone": Case(
         column([LONG, LONG + "m", LONG + "z"], TEXT), column([LONG + "zz"], TEXT), of_the_part(with_stats(as_spark_cuts))
     ),
