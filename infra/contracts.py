@@ -113,6 +113,7 @@ CONTAINMENT = _schema(
     parent_digest=pa.string(),
     relation=pa.string(),
     question=pa.string(),
+    asked=pa.list_(pa.string()),
     parents=pa.list_(pa.string()),
     columns=pa.list_(pa.list_(pa.string())),
 )

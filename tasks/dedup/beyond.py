@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -28,14 +28,24 @@ from tasks.dedup.sketches import pack
 
 Question = str
 Answer = Cover | Rename | None
+_COVER, _RENAME = "cover ", "rename "
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question's answer: about which child, and which other tables it depends on."""
+
+    child: str
+    about: tuple[str, ...]
+    answer: Answer
 
 
 @dataclass
 class Answers:
     """Answers by question: those that are remembered, and those that were given in this scan."""
 
-    known: Mapping[Question, Answer] = field(default_factory=dict)
-    given: dict[Question, Answer] = field(default_factory=dict)
+    known: Mapping[Question, Asked] = field(default_factory=dict)
+    given: dict[Question, Asked] = field(default_factory=dict)
 
     def recall(self, question: Question) -> bool:
         """Whether the question was answered before; then the answer counts as given."""
@@ -43,11 +53,18 @@ class Answers:
             self.given[question] = self.known[question]
         return question in self.known
 
+    def carry(self, kind: type[Cover | Rename], stable: Collection[str], again: Collection[str]) -> None:
+        """Count as given what is known about stable tables, but for the children that are asked about again."""
+        for question, one in self.known.items():
+            about_covers = question.startswith(_COVER)
+            if about_covers == (kind is Cover) and one.child not in again and {one.child, *one.about} <= {*stable}:
+                self.given[question] = one
+
     def covers(self) -> list[Cover]:
-        return sorted((a for a in self.given.values() if isinstance(a, Cover)), key=lambda one: one.child)
+        return sorted((a.answer for a in self.given.values() if isinstance(a.answer, Cover)), key=lambda one: one.child)
 
     def renames(self) -> list[Rename]:
-        found = (a for a in self.given.values() if isinstance(a, Rename))
+        found = (a.answer for a in self.given.values() if isinstance(a.answer, Rename))
         return sorted(found, key=lambda one: (one.child, one.parent, one.columns))
 
 
@@ -64,21 +81,42 @@ class _Job:
     last_range: int
 
 
+def children_to_ask(
+    facts: Sequence[Facts],
+    candidates: Candidates,
+    before: Iterable[tuple[str, str]],
+    gone: Collection[str],
+    known: Iterable[Asked],
+) -> set[int]:
+    """The stable tables of which a cover may have come to be, or may have gone: those that may share rows with a table that
+    changed, and those that were contained in one, or asked about one, that changed or is gone. `before` are (child, parent).
+    """
+    number = {facts[table].name: table for table in candidates.groups if table in candidates.stable}
+    left = {*gone, *(one.name for i, one in enumerate(facts) if i not in candidates.stable)}
+    names = {child for child, parent in before if parent in left}
+    names |= {one.child for one in known if not left.isdisjoint(one.about)}
+    met = {child for child, _ in (*candidates.pairs, *candidates.overlaps) if child in candidates.stable}
+    return met | {number[name] for name in names if name in number}
+
+
 def find_covers(
     facts: Sequence[Facts], candidates: Candidates, settled: Iterable[Settled], reader: Reader, answers: Answers
 ) -> None:
     """Answer for every table that no other one contains whether several together do."""
     held = [one for one in settled if one.counted.set and not one.error]
-    contained = {one.child for one in held}
+    contained = {one.child for one in held} | {table for table, equals in candidates.groups.items() if len(equals) > 1}
     above = defaultdict[str, set[str]](set)
     for one in held:
         above[facts[one.child].name].add(facts[one.parent].name)
+    pairs = {*candidates.pairs, *candidates.overlaps, *candidates.asked}
     groups = defaultdict[Columns, list[Pair]](list)
-    for child, parent in (*candidates.pairs, *candidates.overlaps):
+    for child, parent in sorted(pairs):
         if child not in contained and len(facts[child].kinds) > 1:
             groups[facts[child].columns].append((child, parent))
-    for columns, pairs in sorted(groups.items()):
-        for child, parents in _asked(facts, pairs, columns, above, reader).items():
+    again = {facts[child].name for child, _ in pairs} | {facts[child].name for child in contained}
+    answers.carry(Cover, {facts[table].name for table in candidates.stable}, again)
+    for columns, some in sorted(groups.items()):
+        for child, parents in _asked(facts, some, columns, above, reader).items():
             _answer_cover(facts, child, parents, columns, reader, answers)
 
 
@@ -98,19 +136,19 @@ def _asked(
 def _answer_cover(
     facts: Sequence[Facts], child: int, parents: Sequence[int], columns: Columns, reader: Reader, answers: Answers
 ) -> None:
-    question = key_of("cover", list(columns), *(list(facts[table].snapshot.identity) for table in (child, *parents)))
+    question = _COVER + key_of(list(columns), *(list(facts[table].snapshot.identity) for table in (child, *parents)))
     if answers.recall(question):
         return
     reader.fetch((table, columns) for table in (child, *parents))
     runs = [reader.runs[table, columns] for table in parents]
     tally = _tallied(reader, reader.runs[child, columns], runs)
     choice = choose(tally, [Candidate(facts[table].name, facts[table].snapshot.n_rows) for table in parents])
-    answers.given[question] = None
+    one, answer = facts[child], None
     if choice is not None:
         chosen = [facts[parents[i]] for i in choice.parents]
         names, versions = tuple(one.name for one in chosen), tuple(one.snapshot.version for one in chosen)
-        one = facts[child]
-        answers.given[question] = Cover(one.name, names, choice.multiset, one.snapshot.version, versions)
+        answer = Cover(one.name, names, choice.multiset, one.snapshot.version, versions)
+    answers.given[question] = Asked(one.name, tuple(facts[table].name for table in parents), answer)
 
 
 def _tallied(reader: Reader, child: Runs, parents: Sequence[Runs]) -> Tally:
@@ -142,8 +180,18 @@ def planned_renames(facts: Sequence[Facts], candidates: Candidates) -> RenamePla
     return rename_plan([one.kinds if i in candidates.groups and one.snapshot.n_rows else {} for i, one in enumerate(facts)])
 
 
-def find_renames(facts: Sequence[Facts], plan: RenamePlan, reader: Reader, answers: Answers) -> None:
-    """Answer for every proposal whether it holds."""
+def affected(plan: RenamePlan, stable: Container[int]) -> RenamePlan:
+    """The plan for the children that a table that is not stable may concern: the others' answers stand."""
+    moved = [any(table not in stable for table in one.members) for one in plan.classes]
+    children = {c for c, p in plan.pairs.tolist() if moved[c] or moved[p]}
+    pairs = np.array([pair for pair in plan.pairs.tolist() if pair[0] in children], np.int64).reshape(-1, 2)
+    part_of = {number for pair in pairs.tolist() for number in pair}
+    columns = tuple(names if i in part_of else () for i, names in enumerate(plan.columns))
+    return replace(plan, pairs=pairs, columns=columns)
+
+
+def find_renames(facts: Sequence[Facts], plan: RenamePlan, stable: frozenset[int], reader: Reader, answers: Answers) -> None:
+    """Answer for every proposal whether it holds. What is known about stable tables outside the plan stands."""
     sketches = {
         (table, name): reader.profiles.sketch(facts[table], VALUES, (name,))
         for table, names in plan.wanted().items()
@@ -155,11 +203,13 @@ def find_renames(facts: Sequence[Facts], plan: RenamePlan, reader: Reader, answe
         for name in facts[table].columns
         if not reader.profiles.unknown(facts[table], CELLS, (name,))
     }
+    children = {c for c, _ in plan.pairs.tolist()}
+    again = {facts[table].name for i in children for table in plan.classes[i].members}
+    answers.carry(Rename, {facts[table].name for table in stable}, again)
     open_questions = list[tuple[Question, Proposal]]()
     for one in proposals(plan, sketches, [table.snapshot.n_rows for table in facts], named=named):
-        question = key_of(
-            "rename", [list(pair) for pair in one.columns], *(list(facts[t].snapshot.identity) for t in (one.child, one.parent))
-        )
+        identities = [list(facts[table].snapshot.identity) for table in (one.child, one.parent)]
+        question = _RENAME + key_of([list(pair) for pair in one.columns], *identities)
         if not answers.recall(question):
             open_questions.append((question, one))
     _answer_renames(facts, open_questions, reader, answers)
@@ -181,7 +231,7 @@ def _answer_renames(facts: Sequence[Facts], asked: Sequence[tuple[Question, Prop
     for (question, one), counted in zip(asked, counts, strict=True):
         child, parent = facts[one.child], facts[one.parent]
         said = Rename(child.name, parent.name, one.columns, counted.multiset, child.snapshot.version, parent.snapshot.version)
-        answers.given[question] = said if counted.set else None
+        answers.given[question] = Asked(child.name, (parent.name,), said if counted.set else None)
 
 
 def _columns(one: Proposal) -> Columns:
@@ -195,9 +245,12 @@ def _names(child: Facts, one: Proposal) -> dict[str, str]:
 
 def at_versions(answers: Answers, versions: Mapping[str, int]) -> None:
     """Bring remembered answers up to the versions that the tables have now: their rows are the same."""
-    for question, one in answers.given.items():
+    for question, asked in answers.given.items():
+        one = asked.answer
         if isinstance(one, Cover):
             parents = tuple(versions[name] for name in one.parents)
-            answers.given[question] = replace(one, child_version=versions[one.child], parent_versions=parents)
+            now = replace(one, child_version=versions[one.child], parent_versions=parents)
+            answers.given[question] = replace(asked, answer=now)
         elif isinstance(one, Rename):
-            answers.given[question] = replace(one, child_version=versions[one.child], parent_version=versions[one.parent])
+            now = replace(one, child_version=versions[one.child], parent_version=versions[one.parent])
+            answers.given[question] = replace(asked, answer=now)

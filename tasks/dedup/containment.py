@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,8 +16,8 @@ from infra.foreign import PREFIX as FOREIGN
 from infra.foreign import ForeignTable, ForeignUnreadable, Refreshed
 from infra.lake import Lake
 from infra.lineage import code_digest, stage_key
-from infra.settings import Settings
-from tasks.dedup.beyond import Answers, at_versions, find_covers, find_renames, planned_renames
+from infra.settings import DedupSettings, Settings
+from tasks.dedup.beyond import Answers, affected, at_versions, children_to_ask, find_covers, find_renames, planned_renames
 from tasks.dedup.edges import Cover, Edge, Rename
 from tasks.dedup.evidence import MAX_BITS, why_apart
 from tasks.dedup.exact import Counted
@@ -25,9 +25,9 @@ from tasks.dedup.frames import Reader
 from tasks.dedup.logs import of_text
 from tasks.dedup.profiles import Profiles
 from tasks.dedup.remembered import CONTAINED, NEAR, REFUTED, answer_rows, answered, before, load, save
-from tasks.dedup.scan import AnyPart, Candidates, Facts, Settled, candidates, edges_of
+from tasks.dedup.scan import AnyPart, Candidates, Facts, Settled, board, edges_of
 from tasks.dedup.schema_graph import kinds_of
-from tasks.dedup.settle import Ledger, evidence, settle
+from tasks.dedup.settle import Before, Ledger, evidence, settle
 
 ROW_ID = "row_id"
 RECORDS = "records/"
@@ -91,28 +91,39 @@ def _scan(lake: Lake, settings: Settings, ours: tuple[Snapshot, ...], foreign: R
         return Scan(inputs, unreadable, read_found(lake, snapshot), snapshot, lake.lineage(snapshot).summary, None)
     kept = load(lake)
     facts = all_facts(lake, inputs, foreign.tables, kept.logs)
-    candidate = candidates(facts, overlaps=settings.dedup.approximate < 1.0 or settings.dedup.unions)
     newest = lake.snapshot(TABLE) if lake.exists(TABLE) else None
     known = before(lake, newest, facts, code, params)
-    answers = Answers(answered(lake, newest) if newest is not None and lake.lineage(newest).code == code else {})
+    answers = Answers(answered(lake, newest) if newest is not None and known.counted else {})
+    candidate = _candidates(facts, settings.dedup, known, answers)
     memory_bytes, approximate = settings.cluster.local_bytes, settings.dedup.approximate
     with lake.scratch() as scratch, connect(scheduler) as workers:
-        reader = Reader(facts, Profiles(kept.profiles(facts)), workers, lake.keys.row, scratch, memory_bytes)
-        plan = planned_renames(facts, candidate) if settings.dedup.renames else None
+        reader = Reader(facts, kept.profiles(), workers, lake.keys.row, scratch, memory_bytes)
+        plan = affected(planned_renames(facts, candidate), candidate.stable) if settings.dedup.renames else None
         values = plan.wanted() if plan is not None else {}
         ledger = settle(facts, candidate, known, reader, approximate=approximate, values=values)
         if settings.dedup.unions:
             find_covers(facts, candidate, ledger.found, reader, answers)
         if plan is not None:
-            find_renames(facts, plan, reader, answers)
+            find_renames(facts, plan, candidate.stable, reader, answers)
     at_versions(answers, {one.name: one.snapshot.version for one in facts})
     edges = edges_of(facts, candidate.groups, ledger.found)
     found = Found(*_halves(edge for edge, _ in edges), tuple(answers.covers()), tuple(answers.renames()))
-    summary = _summary(facts, candidate, reader, ledger)
-    save(lake, kept, reader.profiles.all(), facts)
+    summary = _summary(facts, candidate, reader, ledger, known)
+    save(lake, kept, reader.profiles, facts)
     rows = _rows(facts, edges, ledger, answers)
     snapshot = commit(lake, TABLE, rows, Lineage(TABLE, key, code, inputs, params, summary))
     return Scan(inputs, unreadable, found, snapshot, summary, sizes(facts))
+
+
+def _candidates(facts: Sequence[Facts], wanted: DedupSettings, known: Before, answers: Answers) -> Candidates:
+    """The pairs to be settled, and those to be looked at for covers."""
+    whole = board(facts)
+    stable = frozenset(i for i, one in enumerate(facts) if known.is_stable(one))
+    found = whole.candidates(overlaps=wanted.approximate < 1.0 or wanted.unions, stable=stable)
+    if not (wanted.unions and stable):
+        return found
+    children = children_to_ask(facts, found, known.contained(), known.gone, answers.known.values())
+    return replace(found, asked=whole.overlapping(children, stable.intersection(found.groups)))
 
 
 # --- what the logs say ---------------------------------------------------------------------------------------------------------
@@ -171,24 +182,31 @@ def _columns(lake: Lake, snapshot: Snapshot) -> list[tuple[str, str]] | None:
 # --- what is committed ---------------------------------------------------------------------------------------------------------
 
 
-def _summary(facts: Sequence[Facts], found: Candidates, reader: Reader, ledger: Ledger) -> dict[str, Any]:
+def _summary(facts: Sequence[Facts], found: Candidates, reader: Reader, ledger: Ledger, known: Before) -> dict[str, Any]:
     """The figures of a scan; which tables are listed apart and why, and the bits of evidence of others that have few."""
     children = {one.child for one in ledger.found} | {t for t, equals in found.groups.items() if len(equals) > 1}
     apart, bits = dict[str, str](), dict[str, float]()
     for representative, equals in found.groups.items():
         measured = MAX_BITS, False
         if representative in children and facts[representative].kinds:
-            measured = evidence(facts[representative], reader.profiles)
+            measured = _measured(facts[representative], known if representative in found.stable else Before(), reader.profiles)
         for table in equals:
             one = facts[table]
             reason = why_apart(one.snapshot.n_rows, len(one.kinds), all_null=measured[1])
             if reason is not None:
                 apart[one.name] = reason
-            if measured[0] < MAX_BITS:
+            if representative in children:
                 bits[one.name] = round(measured[0], 2)
     settled = found.settled | ledger.steps
     said = {"n_pairs": found.n_pairs, "settled": settled, "bytes_read": reader.n_bytes, "apart": apart, "bits": bits}
     return {**said, "gb_s": reader.gb_s}
+
+
+def _measured(table: Facts, known: Before, profiles: Profiles) -> tuple[float, bool]:
+    """The evidence of a table, and whether it holds no value; what was measured of the same rows stands."""
+    if table.name in known.bits:
+        return known.bits[table.name], table.name in known.empty
+    return evidence(table, profiles)
 
 
 def _rows(facts: Sequence[Facts], edges: Sequence[tuple[Edge, Counted]], ledger: Ledger, answers: Answers) -> pa.Table:

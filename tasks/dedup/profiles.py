@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.contracts import PROFILES
 from tasks.dedup.scan import AnyPart, Facts, file_of
@@ -20,7 +21,7 @@ from tasks.dedup.sketches import COLUMN_FLOOR, COLUMN_SCALE, ROW_FLOOR, ROW_SCAL
 
 ROWS, CELLS, VALUES = "rows", "cells", "values"
 Columns = tuple[str, ...]
-Key = tuple[str, str, str, Columns]
+Key = tuple[str, str, Columns]  # a file or a table, what, and columns
 _KEPT = {
     ROWS: {"scale": ROW_SCALE, "floor": ROW_FLOOR},
     CELLS: {"scale": COLUMN_SCALE, "floor": COLUMN_FLOOR},
@@ -44,7 +45,7 @@ class Profile:
 
     @property
     def key(self) -> Key:
-        return self.table, self.file, self.what, self.columns
+        return self.file, self.what, self.columns
 
 
 def scale_of(what: str) -> dict[str, int]:
@@ -52,26 +53,49 @@ def scale_of(what: str) -> dict[str, int]:
     return _KEPT[what]
 
 
-class Profiles:
-    """The profiles of all files by table, file and columns; those of a table's files together on request."""
+class Shelf:
+    """Rows of the table `profiles`, decoded a table at a time: a scan after a scan needs few of them."""
 
-    def __init__(self, known: Iterable[Profile] = ()) -> None:
-        self._known = {one.key: one for one in known}
-        self._tables = dict[tuple[str, str, Columns], Sketch]()
+    def __init__(self, rows: pa.Table) -> None:
+        self._rows = rows.combine_chunks()
+        names = pc.dictionary_encode(self._rows["table"]).combine_chunks()
+        places = names.indices.to_numpy() if len(names) else np.zeros(0, np.int32)
+        order = np.argsort(places, kind="stable")
+        starts = np.searchsorted(places[order], np.arange(len(names.dictionary) + 1))
+        tables = names.dictionary.to_pylist()
+        self._places = {table: order[starts[i] : starts[i + 1]] for i, table in enumerate(tables)}
+
+    def of(self, table: str) -> list[Profile]:
+        """The profiles of a table's files."""
+        places = self._places.get(table)
+        return [] if places is None else of_table(self._rows.take(pa.array(places)))
+
+
+class Profiles:
+    """The profiles of all files by table, file and columns; those of a table's files together on request. `new` are those that
+    were added.
+    """
+
+    def __init__(self, shelves: Sequence[Shelf] = ()) -> None:
+        self.new: list[Profile] = []
+        self._shelves = shelves
+        self._known = dict[str, dict[Key, Profile]]()
+        self._tables = dict[Key, Sketch]()
 
     def add(self, found: Iterable[Profile]) -> None:
-        self._known |= {one.key: one for one in found}
-
-    def all(self) -> list[Profile]:
-        return [*self._known.values()]
+        for one in found:
+            self._of(one.table)[one.key] = one
+            self.new.append(one)
 
     def unknown(self, table: Facts, what: str, columns: Columns) -> list[AnyPart]:
         """The files of a table that have no such profile yet."""
-        return [part for part in table.parts if (table.name, file_of(part), what, columns) not in self._known]
+        known = self._of(table.name)
+        return [part for part in table.parts if (file_of(part), what, columns) not in known]
 
     def of(self, table: Facts, what: str, columns: Columns) -> list[Profile]:
         """The profiles of a table's files; all of them must be there."""
-        return [self._known[table.name, file_of(part), what, columns] for part in table.parts]
+        known = self._of(table.name)
+        return [known[file_of(part), what, columns] for part in table.parts]
 
     def sketch(self, table: Facts, what: str, columns: Columns) -> Sketch:
         """The sketch of a table as it would be of one file, however its rows lie."""
@@ -80,6 +104,11 @@ class Profiles:
             together = merged([one.sketch for one in self.of(table, what, columns)])
             self._tables[key] = canonical(together, **scale_of(what))
         return self._tables[key]
+
+    def _of(self, table: str) -> dict[Key, Profile]:
+        if table not in self._known:
+            self._known[table] = {one.key: one for shelf in self._shelves for one in shelf.of(table)}
+        return self._known[table]
 
 
 def as_table(profiles: Sequence[Profile]) -> pa.Table:

@@ -16,18 +16,19 @@ from infra.foreign import PREFIX as FOREIGN
 from infra.ids import key_of
 from infra.lake import Lake
 from infra.lineage import code_digest
-from tasks.dedup.beyond import Answer, Answers, Question
+from tasks.dedup.beyond import Answer, Answers, Asked, Question
 from tasks.dedup.edges import Cover, Rename
 from tasks.dedup.exact import Counted
 from tasks.dedup.known import Change, change_of
 from tasks.dedup.logs import as_text
-from tasks.dedup.profiles import Profile, as_table, of_table
+from tasks.dedup.profiles import Profiles, Shelf, as_table
 from tasks.dedup.scan import Facts, Settled, file_of
 from tasks.dedup.settle import Before
 
 PROFILED, LOG = "profiles", "log"
 CONTAINED, NEAR, REFUTED = "contained", "approximate", "refuted"
 COVER, RENAME, ANSWERED = "cover", "renamed", "answered no"
+_BETWEEN = "\0"  # in no name
 _FILE_PROFILES = 20_000  # a data file of profiles holds no more, so that dropping some rewrites little
 
 
@@ -39,7 +40,7 @@ class _Held:
     """One data file of the table `profiles`: sketches of files, and what logs said, by table and version."""
 
     file: DataFile
-    profiles: tuple[Profile, ...]
+    rows: pa.Table
     logs: dict[tuple[str, int], str]
 
 
@@ -55,10 +56,9 @@ class Kept:
         """What logs said, by table and version."""
         return {key: said for one in self.held for key, said in one.logs.items()}
 
-    def profiles(self, facts: Sequence[Facts]) -> list[Profile]:
-        """The profiles of the tables' files that are there."""
-        files = _files(facts)
-        return [p for one in self.held for p in one.profiles if p.file in files.get(p.table, ())]
+    def profiles(self) -> Profiles:
+        """The profiles of files."""
+        return Profiles([Shelf(one.rows) for one in self.held if one.rows.num_rows])
 
 
 def load(lake: Lake) -> Kept:
@@ -69,38 +69,41 @@ def load(lake: Lake) -> Kept:
 
 
 def _held(part: Part) -> _Held:
-    rows = read_part_table(part)
+    rows = read_part_table(part).cast(PROFILES)  # Delta calls the elements of lists otherwise
     is_log = pc.equal(rows["what"], LOG)
     logs = rows.filter(is_log).select(["table", "n_rows", "log"]).to_pylist()
-    return _Held(part.file, tuple(of_table(rows.filter(pc.invert(is_log)))), {(r["table"], r["n_rows"]): r["log"] for r in logs})
+    return _Held(part.file, rows.filter(pc.invert(is_log)), {(r["table"], r["n_rows"]): r["log"] for r in logs})
 
 
-def save(lake: Lake, kept: Kept, profiles: Sequence[Profile], facts: Sequence[Facts]) -> None:
-    """Bring the table `profiles` up to these: new ones are added, and data files that hold some of what is gone are written anew
+def save(lake: Lake, kept: Kept, profiles: Profiles, facts: Sequence[Facts]) -> None:
+    """Bring the table `profiles` up to date: what is new is added, and data files that hold some of what is gone are written anew
     without it, for nothing of a row that was erased may stay.
 
     Where another scan was first its profiles stay; nothing is lost but time.
     """
-    files, versions = _files(facts), {(one.name, one.snapshot.version) for one in facts}
-    new = _new(kept, profiles, facts)
-    stale, stay, said = list[DataFile](), list[Profile](), dict[tuple[str, int], str]()
+    files = pa.array([_address(one.name, file_of(part)) for one in facts for part in one.parts], pa.string())
+    versions = {(one.name, one.snapshot.version) for one in facts}
+    stale, stay, said = list[DataFile](), [as_table(profiles.new)], _new_logs(kept, facts)
     for one in kept.held:
-        current = [p for p in one.profiles if p.file in files.get(p.table, ())]
-        if len(current) < len(one.profiles) or not versions.issuperset(one.logs):
+        current = pc.is_in(pc.binary_join_element_wise(one.rows["table"], one.rows["file"], _BETWEEN), files)
+        if not (pc.all(current).as_py() is not False and versions.issuperset(one.logs)):
             stale.append(one.file)
-            stay += current
+            stay.append(one.rows.filter(current))
             said |= {key: text for key, text in one.logs.items() if key in versions}
-    if new[0] or new[1] or stale:
+    if profiles.new or said or stale:
         with suppress(CommitConflict):
-            _put(lake, [*stay, *new[0]], {**said, **new[1]}, stale, overwrite=kept.snapshot is None)
+            _put(lake, pa.concat_tables(stay), said, stale, overwrite=kept.snapshot is None)
 
 
-def _new(kept: Kept, profiles: Sequence[Profile], facts: Sequence[Facts]) -> tuple[list[Profile], dict[tuple[str, int], str]]:
-    """What is not kept yet. Logs of other writers are not: they are opened at every scan to see how they moved."""
-    had, logs = {p.key for one in kept.held for p in one.profiles}, kept.logs
+def _address(table: str, file: str) -> str:
+    return table + _BETWEEN + file
+
+
+def _new_logs(kept: Kept, facts: Sequence[Facts]) -> dict[tuple[str, int], str]:
+    """Logs that are not kept yet. Those of other writers are not: they are opened at every scan to see how they moved."""
+    logs = kept.logs
     ours = (one for one in facts if (one.name, one.snapshot.version) not in logs)
-    said = {(one.name, one.snapshot.version): as_text(parts) for one in ours if (parts := own_parts(one)) is not None}
-    return [one for one in profiles if one.key not in had], said
+    return {(one.name, one.snapshot.version): as_text(parts) for one in ours if (parts := own_parts(one)) is not None}
 
 
 def own_parts(table: Facts) -> list[Part] | None:
@@ -109,15 +112,9 @@ def own_parts(table: Facts) -> list[Part] | None:
     return parts if len(parts) == len(table.parts) and not table.snapshot.table.startswith(FOREIGN) else None
 
 
-def _files(facts: Sequence[Facts]) -> dict[str, set[str]]:
-    return {one.name: {file_of(part) for part in one.parts} for one in facts}
-
-
-def _put(
-    lake: Lake, profiles: Sequence[Profile], logs: Mapping[tuple[str, int], str], remove: Sequence[DataFile], *, overwrite: bool
-) -> None:
+def _put(lake: Lake, rows: pa.Table, logs: Mapping[tuple[str, int], str], remove: Sequence[DataFile], *, overwrite: bool) -> None:
     folder = lake.folder(PROFILED)
-    tables = [as_table(profiles[i : i + _FILE_PROFILES]) for i in range(0, len(profiles), _FILE_PROFILES)]
+    tables = [rows.slice(i, _FILE_PROFILES) for i in range(0, rows.num_rows, _FILE_PROFILES)]
     tables.append(_log_rows(logs))
     files = [write_part(folder, one.to_batches(), PROFILES) for one in tables if one.num_rows]
     lineage = Lineage(PROFILED, key_of(PROFILED, _code(), [file.digest for file in files]), _code())
@@ -153,7 +150,15 @@ def before(lake: Lake, snapshot: Snapshot | None, facts: Sequence[Facts], code: 
             changes[one.name] = change
         if not same_columns:
             recast.add(one.name)
-    return Before(_counted(lake, snapshot), changes, frozenset(recast))
+    bits, apart = lineage.summary["bits"], lineage.summary["apart"]
+    empty = {name for name in bits if apart.get(name) == "all null"}
+    gone = {table_of(one) for one in lineage.inputs} - {one.name for one in facts}
+    return Before(_counted(lake, snapshot), changes, frozenset(recast), frozenset(gone), bits, frozenset(empty))
+
+
+def table_of(snapshot: Snapshot) -> str:
+    """A table's name as edges have it."""
+    return snapshot.table.removeprefix("records/")
 
 
 def _change(lake: Lake, was: Snapshot, now: Facts) -> tuple[Change | None, bool]:
@@ -177,19 +182,20 @@ def _counted(lake: Lake, snapshot: Snapshot) -> dict[tuple[str, str], Settled]:
     for row in rows.filter(pc.is_in(rows["relation"], pa.array([CONTAINED, NEAR, REFUTED]))).to_pylist():
         complete = row["exact"] and row["relation"] != REFUTED
         counted = Counted(row["n_rows"], row["n_distinct"], row["n_missing"], row["n_residual"], complete=complete)
-        found[row["child"], row["parent"]] = Settled(-1, -1, counted, row["step"], row["error"])
+        refuted = row["relation"] == REFUTED
+        found[row["child"], row["parent"]] = Settled(-1, -1, counted, row["step"], row["error"], refuted)
     return found
 
 
 # --- covers and renames ---------------------------------------------------------------------------------------------------------
 
 
-def answered(lake: Lake, snapshot: Snapshot) -> dict[Question, Answer]:
+def answered(lake: Lake, snapshot: Snapshot) -> dict[Question, Asked]:
     """The questions that a scan answered. Versions are not kept, for answers are about rows."""
-    names = ["relation", "question", "child", "parent", "parents", "columns", "multiset"]
+    names = ["relation", "question", "child", "parent", "parents", "columns", "multiset", "asked"]
     rows = lake.read(snapshot, names)
     rows = rows.filter(pc.is_in(rows["relation"], pa.array([COVER, RENAME, ANSWERED])))
-    return {row["question"]: _answer(row) for row in rows.to_pylist()}
+    return {row["question"]: Asked(row["child"], tuple(row["asked"]), _answer(row)) for row in rows.to_pylist()}
 
 
 def _answer(row: Mapping[str, Any]) -> Answer:
@@ -203,15 +209,18 @@ def _answer(row: Mapping[str, Any]) -> Answer:
 
 def answer_rows(answers: Answers) -> list[dict[str, Any]]:
     """Rows of `containment` that say what was answered, no as well as yes."""
-    return [{**_answer_row(answer), "question": question} for question, answer in answers.given.items()]
+    return [
+        {**_answer_row(one.answer), "question": question, "child": one.child, "asked": list(one.about)}
+        for question, one in answers.given.items()
+    ]
 
 
 def _answer_row(answer: Answer) -> dict[str, Any]:
     if isinstance(answer, Cover):
         parents = {"parents": list(answer.parents), "multiset": answer.multiset}
-        return {"relation": COVER, "child": answer.child, "child_version": answer.child_version, "set": True, **parents}
+        return {"relation": COVER, "child_version": answer.child_version, "set": True, **parents}
     if isinstance(answer, Rename):
         versions = {"child_version": answer.child_version, "parent_version": answer.parent_version}
         said = {"columns": [list(pair) for pair in answer.columns], "set": True, "multiset": answer.multiset}
-        return {"relation": RENAME, "child": answer.child, "parent": answer.parent, **versions, **said}
+        return {"relation": RENAME, "parent": answer.parent, **versions, **said}
     return {"relation": ANSWERED}

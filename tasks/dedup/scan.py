@@ -7,7 +7,7 @@ Pairs of tables pass through schema, fingerprints, bounds and witnesses; every p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
@@ -17,7 +17,7 @@ from infra.contracts import Snapshot
 from infra.files import Part
 from infra.foreign import ForeignPart
 from infra.ids import I64
-from tasks.dedup.bounds import Bools, Boxes, Ranks, compare_extents, extents, has_witnesses, may_overlap
+from tasks.dedup.bounds import Bools, Boxes, Extents, Ranks, compare_extents, extents, has_witnesses, may_overlap
 from tasks.dedup.edges import BOUNDS, FINGERPRINT, WITNESS, Edge
 from tasks.dedup.exact import Counted
 from tasks.dedup.fingerprints import equal_groups, equal_tables
@@ -61,7 +61,8 @@ class Candidates:
     part.
 
     `groups` maps representatives to the tables equal to them; `pairs` are (child, parent) that may be containments, and
-    `overlaps` those that are none and may yet share rows.
+    `overlaps` those that are none and may yet share rows. Pairs of two `stable` tables are not among them: `n_carried` of them
+    keep what was found of them before, and `asked` are those that may share rows and must be looked at for covers.
     """
 
     n_pairs: int
@@ -69,26 +70,79 @@ class Candidates:
     groups: dict[int, list[int]]
     pairs: tuple[Pair, ...]
     overlaps: tuple[Pair, ...]
+    stable: frozenset[int] = frozenset()
+    n_carried: int = 0
+    asked: tuple[Pair, ...] = ()
 
 
-def candidates(facts: Sequence[Facts], *, overlaps: bool) -> Candidates:
-    """Schema graph, fingerprints, bounds and witnesses: everything that needs no data. `overlaps`: look for those as well."""
+Block = tuple[SchemaClass, SchemaClass]
+
+
+@dataclass(frozen=True)
+class Board:
+    """The tables of a scan by schema: how many pairs fit, which tables are equal, and classes of those that are not, by which of
+    them fit into which.
+    """
+
+    facts: Sequence[Facts]
+    n_pairs: int
+    groups: dict[int, list[int]]
+    classes: tuple[SchemaClass, ...]
+    fitting: tuple[Pair, ...]
+
+    def candidates(self, *, overlaps: bool, stable: frozenset[int] = frozenset()) -> Candidates:
+        """Fingerprints, bounds and witnesses: everything that needs no data. `overlaps`: look for those as well. Pairs of two
+        `stable` tables are left to what is known of them.
+        """
+        blocks = self._blocks(stable)
+        n_distinct = sum(n_table_pairs(self.classes[c], self.classes[p]) for c, p in self.fitting)
+        n_looked = sum(len(c.members) * len(p.members) - len({*c.members}.intersection(p.members)) for c, p in blocks)
+        boxes = _boxes(self.facts, blocks)
+        inside = list(_within_bounds(blocks, boxes))
+        pairs = [
+            (child, parent)
+            for child, parent, columns in inside
+            if len(boxes[parent].low) < 2 or has_witnesses(boxes[child], boxes[parent], columns)
+        ]
+        met = {*_overlapping(blocks, boxes)}.difference(pairs) if overlaps else set[Pair]()
+        settled = {
+            FINGERPRINT: self.n_pairs - n_distinct,
+            BOUNDS: n_looked - len(inside),
+            WITNESS: len(inside) - len(pairs),
+        }
+        return Candidates(*(self.n_pairs, settled, self.groups, tuple(pairs), tuple(sorted(met)), stable, n_distinct - n_looked))
+
+    def overlapping(self, children: Collection[int], parents: Collection[int]) -> tuple[Pair, ...]:
+        """The pairs of these children and these parents that may share rows."""
+        asked, held = ([_only(one, some) for one in self.classes] for some in (children, parents))
+        blocks = _filled((asked[c], held[p]) for c, p in self.fitting)
+        return tuple(sorted(_overlapping(blocks, _boxes(self.facts, blocks))))
+
+    def _blocks(self, stable: frozenset[int]) -> list[Block]:
+        """Classes against classes, so that every pair with a table that is not stable is looked at once."""
+        same = [_only(one, stable) for one in self.classes]
+        moved = [_only(one, {*one.members} - stable) for one in self.classes]
+        blocks = [(moved[c], self.classes[p]) for c, p in self.fitting]
+        return _filled((*blocks, *((same[c], moved[p]) for c, p in self.fitting)))
+
+
+def board(facts: Sequence[Facts]) -> Board:
+    """Schema graph and fingerprints."""
     classes = schema_classes([table.kinds if table.snapshot.n_rows else {} for table in facts])
-    fitting = list(class_pairs(classes))
+    fitting = tuple(class_pairs(classes))
     n_pairs = sum(n_table_pairs(classes[child], classes[parent]) for child, parent in fitting)
     groups = _equal(facts, classes)
-    distinct = [SchemaClass(c.columns, c.kinds, tuple(t for t in c.members if t in groups)) for c in classes]
-    n_distinct = sum(n_table_pairs(distinct[child], distinct[parent]) for child, parent in fitting)
-    boxes = _boxes(facts, distinct)
-    inside = list(_within_bounds(distinct, fitting, boxes))
-    pairs = [
-        (child, parent)
-        for child, parent, columns in inside
-        if len(boxes[parent].low) < 2 or has_witnesses(boxes[child], boxes[parent], columns)
-    ]
-    met = set(_overlapping(distinct, fitting, boxes)).difference(pairs) if overlaps else set[Pair]()
-    settled = {FINGERPRINT: n_pairs - n_distinct, BOUNDS: n_distinct - len(inside), WITNESS: len(inside) - len(pairs)}
-    return Candidates(n_pairs, settled, groups, tuple(pairs), tuple(sorted(met)))
+    return Board(facts, n_pairs, groups, tuple(_only(one, groups) for one in classes), fitting)
+
+
+def _filled(blocks: Iterable[Block]) -> list[Block]:
+    """The blocks that hold a pair."""
+    return [(child, parent) for child, parent in blocks if child.members and parent.members]
+
+
+def _only(one: SchemaClass, tables: Container[int]) -> SchemaClass:
+    """The class with no other members."""
+    return SchemaClass(one.columns, one.kinds, tuple(table for table in one.members if table in tables))
 
 
 def _equal(facts: Sequence[Facts], classes: Sequence[SchemaClass]) -> dict[int, list[int]]:
@@ -97,35 +151,37 @@ def _equal(facts: Sequence[Facts], classes: Sequence[SchemaClass]) -> dict[int, 
     return equal_groups(equal_tables(numbers, [table.snapshot.digest for table in facts]))
 
 
-def _boxes(facts: Sequence[Facts], classes: Sequence[SchemaClass]) -> dict[int, Boxes]:
-    tables = [table for one in classes for table in one.members]
+def _boxes(facts: Sequence[Facts], blocks: Iterable[Block]) -> dict[int, Boxes]:
+    tables = sorted({table for block in blocks for one in block for table in one.members})
     ranks = Ranks()
     for table in tables:
         ranks.add([part.file for part in facts[table].parts], facts[table].names, facts[table].kinds)
     return dict(zip(tables, ranks.boxes(), strict=True))
 
 
-def _within_bounds(
-    classes: Sequence[SchemaClass], fitting: Sequence[Pair], boxes: Mapping[int, Boxes]
-) -> Iterator[tuple[int, int, I64]]:
+def _within_bounds(blocks: Sequence[Block], boxes: Mapping[int, Boxes]) -> Iterator[tuple[int, int, I64]]:
     """(child, parent, positions of the child's columns) of the pairs that the tables' extents allow."""
-    wide = [extents([boxes[table] for table in one.members]) if one.members else None for one in classes]
-    for c, p in fitting:
-        child, parent = wide[c], wide[p]
-        if child is not None and parent is not None:
-            columns = _positions(classes[c], classes[p])
-            for start, as_set, _ in compare_extents(child, parent, columns):
-                yield from ((a, b, columns) for a, b in _members(classes[c], classes[p], start, as_set))
+    for child, parent, wide, wider in _wide(blocks, boxes):
+        columns = _positions(child, parent)
+        for start, as_set, _ in compare_extents(wide, wider, columns):
+            yield from ((a, b, columns) for a, b in _members(child, parent, start, as_set))
 
 
-def _overlapping(classes: Sequence[SchemaClass], fitting: Sequence[Pair], boxes: Mapping[int, Boxes]) -> Iterator[Pair]:
+def _overlapping(blocks: Sequence[Block], boxes: Mapping[int, Boxes]) -> Iterator[Pair]:
     """The pairs that may share rows."""
-    wide = [extents([boxes[table] for table in one.members]) if one.members else None for one in classes]
-    for c, p in fitting:
-        child, parent = wide[c], wide[p]
-        if child is not None and parent is not None:
-            for start, met in may_overlap(child, parent, _positions(classes[c], classes[p])):
-                yield from _members(classes[c], classes[p], start, met)
+    for child, parent, wide, wider in _wide(blocks, boxes):
+        for start, met in may_overlap(wide, wider, _positions(child, parent)):
+            yield from _members(child, parent, start, met)
+
+
+def _wide(blocks: Sequence[Block], boxes: Mapping[int, Boxes]) -> Iterator[tuple[SchemaClass, SchemaClass, Extents, Extents]]:
+    """The blocks with their extents, which are made once for each class."""
+    known = dict[tuple[int, ...], Extents]()
+    for child, parent in blocks:
+        for one in (child, parent):
+            if one.members not in known:
+                known[one.members] = extents([boxes[table] for table in one.members])
+        yield child, parent, known[child.members], known[parent.members]
 
 
 def _positions(child: SchemaClass, parent: SchemaClass) -> I64:
@@ -153,6 +209,7 @@ class Settled:
     counted: Counted
     step: str
     error: float = 0.0
+    is_refuted: bool = False
 
 
 class Inference:

@@ -31,12 +31,24 @@ _ROUNDING = 1e-9
 @dataclass(frozen=True)
 class Before:
     """What an earlier scan counted, by (child, parent), and how tables changed since; a table that is not among `changes` is new
-    or changed beyond telling. `recast` names tables whose columns are not what they were.
+    or changed beyond telling. `recast` names tables whose columns are not what they were, `gone` those that are no more; `bits`
+    is the evidence that was measured, and `empty` are the measured tables without any value.
     """
 
     counted: Mapping[tuple[str, str], Settled] = field(default_factory=dict)
     changes: Mapping[str, Change] = field(default_factory=dict)
     recast: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
+    bits: Mapping[str, float] = field(default_factory=dict)
+    empty: frozenset[str] = frozenset()
+
+    def contained(self) -> list[tuple[str, str]]:
+        """(child, parent) of the containments."""
+        return [pair for pair, one in self.counted.items() if one.counted.set and not one.is_refuted]
+
+    def is_stable(self, table: Facts) -> bool:
+        """Whether a table's rows and columns are those that were compared."""
+        return table.name in self.changes and self.changes[table.name].is_none and table.name not in self.recast
 
     def still(self, child: Facts, parent: Facts, approximate: float) -> Settled | None:
         """What was counted or estimated of a pair, if it holds for the tables as they are."""
@@ -75,11 +87,12 @@ def settle(
 ) -> Ledger:
     """Every candidate pair settled. `values` are columns to be sketched without their names while files are open."""
     ledger, inference = Ledger(), Inference()
+    _carry(facts, candidates, before, ledger, inference)
     pairs = _known(facts, candidates.pairs, before, ledger, inference, approximate)
     n_known = len(candidates.pairs) - len(pairs)
     overlaps = _known(facts, candidates.overlaps, before, ledger, inference, approximate)
-    ledger.steps[KNOWN] = n_known
-    reader.profile(wants(facts, candidates, pairs, values))
+    ledger.steps[KNOWN] = n_known + candidates.n_carried
+    reader.profile(wants(facts, candidates, pairs, values, before))
     doubtful, near = _sketched(facts, pairs, overlaps, reader.profiles, ledger, approximate)
     _count(facts, doubtful, near, reader, ledger, inference, approximate)
     return ledger
@@ -88,6 +101,19 @@ def settle(
 def is_near(counted: Counted, approximate: float) -> bool:
     """Whether a pair that is no containment is worth showing."""
     return not counted.set and counted.complete and counted.fraction >= approximate - _ROUNDING and counted.fraction > 0
+
+
+def _carry(facts: Sequence[Facts], candidates: Candidates, before: Before, ledger: Ledger, inference: Inference) -> None:
+    """What was counted of pairs of which neither table changed. Of equal tables the representative takes part."""
+    number = {facts[table].name: table for table in candidates.groups if table in candidates.stable}
+    equal = {facts[t].name: one for one, equals in candidates.groups.items() for t in equals}
+    for (child, parent), known in before.counted.items():
+        a, b = number.get(child), number.get(parent)
+        if a is not None and b is not None and equal[child] != equal[parent]:
+            one = replace(known, child=a, parent=b)
+            (ledger.refuted if known.is_refuted else ledger.found).append(one)
+            if not known.error:
+                inference.record(a, b, known.counted)
 
 
 def _known(
@@ -108,18 +134,19 @@ def _known(
 
 
 def wants(
-    facts: Sequence[Facts], candidates: Candidates, searched: Iterable[Pair], values: Mapping[int, Columns]
+    facts: Sequence[Facts], candidates: Candidates, searched: Iterable[Pair], values: Mapping[int, Columns], before: Before
 ) -> dict[int, Want]:
     """What must be known of which tables: rows of both sides of every pair over the child's columns, and the cells of tables
     that may turn out to be contained, for the evidence. The rows of `searched` pairs will be counted.
     """
     rows, runs = defaultdict[int, set[Columns]](set), defaultdict[int, set[Columns]](set)
-    for some, wanted in (((*candidates.pairs, *candidates.overlaps), rows), (searched, runs)):
+    for some, wanted in (((*candidates.pairs, *candidates.overlaps, *candidates.asked), rows), (searched, runs)):
         for child, parent in some:
             wanted[child].add(facts[child].columns)
             wanted[parent].add(facts[child].columns)
     cells = {child for child, _ in (*candidates.pairs, *candidates.overlaps)}
     cells |= {table for table, equals in candidates.groups.items() if len(equals) > 1 and facts[table].kinds}
+    cells = {table for table in cells if table not in candidates.stable or facts[table].name not in before.bits}
     return {
         table: Want(
             *(frozenset(rows[table]), facts[table].columns if table in cells else ()),
