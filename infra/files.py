@@ -132,7 +132,8 @@ def write_part(
 
     The digest covers `digest_columns` (all, if None); whoever hashed the rows already says it with `digest_of`, which is called
     after the last batch. Exact bounds of the `stats` columns go to the table's log and to the file's footer: name no column there
-    that may hold personal data. Null counts of all flat columns go to the log. The file is invisible until a commit names it; that flushes it to the disk first.
+    that may hold personal data. Null counts of all flat columns go to the log. The file is invisible until a commit names it;
+    that flushes it to the disk first.
     `mixed`: the batches hold the column `SOURCE` beside the schema's; it is written and counts for nothing else. `partition`: the
     rows' common values of the partition columns.
     """

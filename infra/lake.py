@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -516,7 +516,8 @@ class _Wanted:
 
     def meta(self, digest: Digest) -> dict[str, Any]:
         """What the commit says: its lineage and the digest of the rows after it."""
-        return {**asdict(self.lineage), "digest": str(digest), "commit": self.commit}
+        inputs = [vars(snapshot) for snapshot in self.lineage.inputs]
+        return {**vars(self.lineage), "inputs": inputs, "digest": str(digest), "commit": self.commit}
 
     def refuse_unless_partitioned_by(self, columns: Sequence[str]) -> None:
         """Nobody can open a table that lacks a column it is partitioned by, and a file that does not say its partition values

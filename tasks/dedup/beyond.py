@@ -24,6 +24,7 @@ from tasks.dedup.rename_plan import RenamePlan, rename_plan
 from tasks.dedup.renames import Proposal, proposals
 from tasks.dedup.runs import ROW_BYTES, Runs, found_in, search, searches, totals
 from tasks.dedup.scan import Candidates, Facts, Pair, Settled
+from tasks.dedup.schema_graph import SchemaClass
 from tasks.dedup.sketches import pack
 
 Question = str
@@ -95,8 +96,9 @@ def children_to_ask(
     left = {*gone, *(one.name for i, one in enumerate(facts) if i not in candidates.stable)}
     names = {child for child, parent in before if parent in left}
     names |= {one.child for one in known if not left.isdisjoint(one.about)}
-    met = {child for child, _ in (*candidates.pairs, *candidates.overlaps) if child in candidates.stable}
-    return met | {number[name] for name in names if name in number}
+    names |= {facts[child].name for child, _ in (*candidates.pairs, *candidates.overlaps)}
+    names -= {child for child, parent in before if parent in number}  # they are contained still
+    return {number[name] for name in names if name in number}
 
 
 def find_covers(
@@ -181,13 +183,24 @@ def planned_renames(facts: Sequence[Facts], candidates: Candidates) -> RenamePla
 
 
 def affected(plan: RenamePlan, stable: Container[int]) -> RenamePlan:
-    """The plan for the children that a table that is not stable may concern: the others' answers stand."""
-    moved = [any(table not in stable for table in one.members) for one in plan.classes]
-    children = {c for c, p in plan.pairs.tolist() if moved[c] or moved[p]}
-    pairs = np.array([pair for pair in plan.pairs.tolist() if pair[0] in children], np.int64).reshape(-1, 2)
-    part_of = {number for pair in pairs.tolist() for number in pair}
-    columns = tuple(names if i in part_of else () for i, names in enumerate(plan.columns))
-    return replace(plan, pairs=pairs, columns=columns)
+    """The plan for pairs with a table that is not stable: the answers about others stand. Classes are halved for that."""
+    classes, columns, halves = list[SchemaClass](), list[Columns](), dict[tuple[int, bool], int]()
+    for number, one in enumerate(plan.classes):
+        for is_stable in (False, True):
+            members = tuple(table for table in one.members if (table in stable) == is_stable)
+            if members:
+                halves[number, is_stable] = len(classes)
+                classes.append(replace(one, members=members))
+                columns.append(plan.columns[number])
+    pairs = [
+        (halves[child, a], halves[parent, b])
+        for child, parent in plan.pairs.tolist()
+        for a, b in ((False, False), (False, True), (True, False))
+        if (child, a) in halves and (parent, b) in halves
+    ]
+    part_of = {number for pair in pairs for number in pair}
+    wanted = tuple(names if i in part_of else () for i, names in enumerate(columns))
+    return replace(plan, classes=tuple(classes), pairs=np.array(sorted(pairs), np.int64).reshape(-1, 2), columns=wanted)
 
 
 def find_renames(facts: Sequence[Facts], plan: RenamePlan, stable: frozenset[int], reader: Reader, answers: Answers) -> None:
@@ -203,9 +216,7 @@ def find_renames(facts: Sequence[Facts], plan: RenamePlan, stable: frozenset[int
         for name in facts[table].columns
         if not reader.profiles.unknown(facts[table], CELLS, (name,))
     }
-    children = {c for c, _ in plan.pairs.tolist()}
-    again = {facts[table].name for i in children for table in plan.classes[i].members}
-    answers.carry(Rename, {facts[table].name for table in stable}, again)
+    answers.carry(Rename, {facts[table].name for table in stable}, ())
     open_questions = list[tuple[Question, Proposal]]()
     for one in proposals(plan, sketches, [table.snapshot.n_rows for table in facts], named=named):
         identities = [list(facts[table].snapshot.identity) for table in (one.child, one.parent)]

@@ -138,16 +138,16 @@ def all_facts(
     """What the logs say of all tables, or said: `logs` by name and version. Opening one is waiting, so several are opened at a
     time.
     """
-    opened, known = {table.snapshot: table.parts for table in foreign}, logs or {}
-
-    def parts(snapshot: Snapshot) -> Sequence[AnyPart]:
-        if snapshot in opened or not snapshot.n_rows:
-            return opened.get(snapshot, ())
-        text = known.get((table_name(snapshot), snapshot.version))
-        return lake.parts(snapshot) if text is None else of_text(text, lake.uri(snapshot.table))
-
+    facts = {table.snapshot: _facts(table.snapshot, table.parts) for table in foreign}
+    for snapshot in snapshots:
+        text = (logs or {}).get((table_name(snapshot), snapshot.version))
+        if text is not None and snapshot.n_rows:
+            facts[snapshot] = _facts(snapshot, *of_text(text, lake.uri(snapshot.table)))
+    unread = [snapshot for snapshot in snapshots if snapshot not in facts]
     with ThreadPoolExecutor(_READERS) as readers:
-        return list(readers.map(lambda snapshot: _facts(snapshot, parts(snapshot)), snapshots))
+        found = readers.map(lambda snapshot: lake.parts(snapshot) if snapshot.n_rows else (), unread)
+        facts |= {snapshot: _facts(snapshot, parts) for snapshot, parts in zip(unread, found, strict=True)}
+    return [facts[snapshot] for snapshot in snapshots]
 
 
 def sizes(facts: Sequence[Facts]) -> dict[str, int]:
@@ -155,12 +155,13 @@ def sizes(facts: Sequence[Facts]) -> dict[str, int]:
     return {one.name: one.n_bytes for one in facts if one.snapshot.table.startswith(RECORDS)}
 
 
-def _facts(snapshot: Snapshot, parts: Sequence[AnyPart]) -> Facts:
-    """What the log says of a table; one whose columns cannot be told apart has none that are compared."""
+def _facts(snapshot: Snapshot, parts: Sequence[AnyPart], kinds: dict[str, str] | None = None) -> Facts:
+    """What the log says of a table; one whose columns cannot be told apart has none that are compared. `kinds`, if known."""
     parts = tuple(parts)
-    fields = [field for field in (parts[0].schema if parts else ()) if field.name.lower() != ROW_ID]
-    kinds = kinds_of(fields, [part.file for part in parts])
-    names = {field.name.lower(): field.name for field in fields if field.name.lower() in kinds}
+    written = [name for name in (parts[0].schema.names if parts else ()) if name.lower() != ROW_ID]
+    if kinds is None:
+        kinds = kinds_of([parts[0].schema.field(name) for name in written], [part.file for part in parts]) if parts else {}
+    names = {name.lower(): name for name in written if name.lower() in kinds}
     return Facts(table_name(snapshot), snapshot, parts, names, kinds)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import pyarrow as pa
 
@@ -12,16 +13,20 @@ from infra.contracts import DataFile
 from infra.files import Part
 
 
-def as_text(parts: Sequence[Part]) -> str:
-    """The files of a version and its schema."""
+def as_text(parts: Sequence[Part], kinds: Mapping[str, str]) -> str:
+    """The files of a version, its schema, and the kinds of its columns by lower-case name."""
     schema = base64.b64encode(parts[0].schema.serialize().to_pybytes()).decode() if parts else ""
-    return json.dumps([schema, [list(vars(part.file).values()) for part in parts]], separators=(",", ":"))
+    return json.dumps([schema, [list(vars(part.file).values()) for part in parts], dict(kinds)], separators=(",", ":"))
 
 
-def of_text(text: str, uri: str) -> list[Part]:
-    """The files of a version of the table at `uri`, as `as_text` wrote them."""
-    encoded, files = json.loads(text)
-    if not files:
-        return []
-    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded)))
-    return [Part(f"{uri}/{file.path}", file, schema) for file in (DataFile(*values) for values in files)]
+def of_text(text: str, uri: str) -> tuple[list[Part], dict[str, str]]:
+    """The files of a version of the table at `uri` and the kinds of its columns, as `as_text` wrote them."""
+    encoded, files, kinds = json.loads(text)
+    schema = _schema(encoded) if files else pa.schema([])
+    return [Part(f"{uri}/{values[0]}", DataFile(*values), schema) for values in files], kinds
+
+
+@lru_cache(4096)
+def _schema(encoded: str) -> pa.Schema:
+    """Many tables have one schema."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded)))

@@ -7,13 +7,13 @@ the cells under no name (to compare columns that are called otherwise). Profiles
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from infra.contracts import PROFILES
 from tasks.dedup.scan import AnyPart, Facts, file_of
@@ -21,7 +21,7 @@ from tasks.dedup.sketches import COLUMN_FLOOR, COLUMN_SCALE, ROW_FLOOR, ROW_SCAL
 
 ROWS, CELLS, VALUES = "rows", "cells", "values"
 Columns = tuple[str, ...]
-Key = tuple[str, str, Columns]  # a file or a table, what, and columns
+_Place = tuple[str, str, str, str]  # table, file, what, and the columns as JSON
 _KEPT = {
     ROWS: {"scale": ROW_SCALE, "floor": ROW_FLOOR},
     CELLS: {"scale": COLUMN_SCALE, "floor": COLUMN_FLOOR},
@@ -44,8 +44,8 @@ class Profile:
     sketch: Sketch
 
     @property
-    def key(self) -> Key:
-        return self.file, self.what, self.columns
+    def place(self) -> _Place:
+        return self.table, self.file, self.what, _as_text(self.columns)
 
 
 def scale_of(what: str) -> dict[str, int]:
@@ -54,21 +54,20 @@ def scale_of(what: str) -> dict[str, int]:
 
 
 class Shelf:
-    """Rows of the table `profiles`, decoded a table at a time: a scan after a scan needs few of them."""
+    """Rows of the table `profiles`, of which a scan after a scan needs few: sketches are decoded when they are asked for."""
 
     def __init__(self, rows: pa.Table) -> None:
-        self._rows = rows.combine_chunks()
-        names = pc.dictionary_encode(self._rows["table"]).combine_chunks()
-        places = names.indices.to_numpy() if len(names) else np.zeros(0, np.int32)
-        order = np.argsort(places, kind="stable")
-        starts = np.searchsorted(places[order], np.arange(len(names.dictionary) + 1))
-        tables = names.dictionary.to_pylist()
-        self._places = {table: order[starts[i] : starts[i + 1]] for i, table in enumerate(tables)}
+        whole = rows.combine_chunks()
+        lists = whole["hashes"].combine_chunks()
+        self._hashes, self._offsets = lists.values.to_numpy(), lists.offsets.to_numpy()
+        self._counts = [whole[name].to_numpy() for name in ("n_rows", "n_nulls", "threshold")]
+        self.keys: list[_Place] = [*zip(*(whole[name].to_pylist() for name in ("table", "file", "what", "columns")), strict=True)]
 
-    def of(self, table: str) -> list[Profile]:
-        """The profiles of a table's files."""
-        places = self._places.get(table)
-        return [] if places is None else of_table(self._rows.take(pa.array(places)))
+    def at(self, i: int) -> Profile:
+        """The i-th profile."""
+        (table, file, what, columns), (n_rows, n_nulls, bound) = self.keys[i], (int(some[i]) for some in self._counts)
+        sketch = of_row(bound, self._hashes[self._offsets[i] : self._offsets[i + 1]])
+        return Profile(table, file, what, _of_text(columns), n_rows, n_nulls, sketch)
 
 
 class Profiles:
@@ -78,24 +77,31 @@ class Profiles:
 
     def __init__(self, shelves: Sequence[Shelf] = ()) -> None:
         self.new: list[Profile] = []
-        self._shelves = shelves
-        self._known = dict[str, dict[Key, Profile]]()
-        self._tables = dict[Key, Sketch]()
+        self._added = dict[_Place, Profile]()
+        self._shelved = {key: (shelf, i) for shelf in shelves for i, key in enumerate(shelf.keys)}
+        self._tables = dict[tuple[str, str, Columns], Sketch]()
 
     def add(self, found: Iterable[Profile]) -> None:
         for one in found:
-            self._of(one.table)[one.key] = one
+            self._added[one.place] = one
             self.new.append(one)
 
     def unknown(self, table: Facts, what: str, columns: Columns) -> list[AnyPart]:
         """The files of a table that have no such profile yet."""
-        known = self._of(table.name)
-        return [part for part in table.parts if (file_of(part), what, columns) not in known]
+        text = _as_text(columns)
+        places = ((part, (table.name, file_of(part), what, text)) for part in table.parts)
+        return [part for part, place in places if place not in self._shelved and place not in self._added]
 
     def of(self, table: Facts, what: str, columns: Columns) -> list[Profile]:
         """The profiles of a table's files; all of them must be there."""
-        known = self._of(table.name)
-        return [known[file_of(part), what, columns] for part in table.parts]
+        text = _as_text(columns)
+        return [self._at((table.name, file_of(part), what, text)) for part in table.parts]
+
+    def _at(self, place: _Place) -> Profile:
+        if place in self._added:
+            return self._added[place]
+        shelf, i = self._shelved[place]
+        return shelf.at(i)
 
     def sketch(self, table: Facts, what: str, columns: Columns) -> Sketch:
         """The sketch of a table as it would be of one file, however its rows lie."""
@@ -104,11 +110,6 @@ class Profiles:
             together = merged([one.sketch for one in self.of(table, what, columns)])
             self._tables[key] = canonical(together, **scale_of(what))
         return self._tables[key]
-
-    def _of(self, table: str) -> dict[Key, Profile]:
-        if table not in self._known:
-            self._known[table] = {one.key: one for shelf in self._shelves for one in shelf.of(table)}
-        return self._known[table]
 
 
 def as_table(profiles: Sequence[Profile]) -> pa.Table:
@@ -120,7 +121,7 @@ def as_table(profiles: Sequence[Profile]) -> pa.Table:
         "table": [one.table for one in profiles],
         "file": [one.file for one in profiles],
         "what": [one.what for one in profiles],
-        "columns": [list(one.columns) for one in profiles],
+        "columns": [_as_text(one.columns) for one in profiles],
         "n_rows": [one.n_rows for one in profiles],
         "n_nulls": [one.n_nulls for one in profiles],
         "threshold": list(bounds),
@@ -130,16 +131,9 @@ def as_table(profiles: Sequence[Profile]) -> pa.Table:
     return pa.table({field.name: pa.array(columns[field.name], field.type) for field in PROFILES}, schema=PROFILES)
 
 
-def of_table(rows: pa.Table) -> list[Profile]:
-    """What `as_table` wrote."""
-    return [profile for batch in rows.to_batches() for profile in _of_batch(batch)]
+def _as_text(columns: Columns) -> str:
+    return json.dumps(columns, separators=(",", ":"), ensure_ascii=False)
 
 
-def _of_batch(batch: pa.RecordBatch) -> Iterable[Profile]:
-    names = ("table", "file", "what", "columns", "n_rows", "n_nulls", "threshold")
-    lists = batch.column("hashes")
-    offsets, hashes = lists.offsets.to_numpy(), lists.values.to_numpy()
-    plain = zip(*(batch.column(name).to_pylist() for name in names), strict=True)
-    for i, (table, file, what, columns, n_rows, n_nulls, bound) in enumerate(plain):
-        sketch = of_row(bound, hashes[offsets[i] : offsets[i + 1]])
-        yield Profile(table, file, what, tuple(columns), n_rows, n_nulls, sketch)
+def _of_text(text: str) -> Columns:
+    return tuple(json.loads(text))

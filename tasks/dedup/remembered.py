@@ -103,7 +103,7 @@ def _new_logs(kept: Kept, facts: Sequence[Facts]) -> dict[tuple[str, int], str]:
     """Logs that are not kept yet. Those of other writers are not: they are opened at every scan to see how they moved."""
     logs = kept.logs
     ours = (one for one in facts if (one.name, one.snapshot.version) not in logs)
-    return {(one.name, one.snapshot.version): as_text(parts) for one in ours if (parts := own_parts(one)) is not None}
+    return {(one.name, one.snapshot.version): as_text(parts, one.kinds) for one in ours if (parts := own_parts(one)) is not None}
 
 
 def own_parts(table: Facts) -> list[Part] | None:
@@ -127,7 +127,7 @@ def _log_rows(logs: Mapping[tuple[str, int], str]) -> pa.Table:
 
 
 def _code() -> str:
-    return code_digest("tasks.dedup.sketches", "tasks.dedup.profiles", "tasks.dedup.logs", "infra.rowhash")
+    return code_digest(*(f"tasks.dedup.{name}" for name in ("sketches", "profiles", "logs", "schema_graph")), "infra.rowhash")
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------------------

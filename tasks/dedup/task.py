@@ -164,7 +164,7 @@ def _plan(
         bits=scan.summary["bits"],
         measured_gb_s=gb_s,
     )
-    rows = pa.Table.from_pylist([asdict(row) for row in plan.rows], schema=RETENTION)
+    rows = pa.Table.from_pylist([vars(row) for row in plan.rows], schema=RETENTION)
     lineage = Lineage(PLAN, key, code, (*inputs, scan.snapshot), params, asdict(plan.savings))
     return commit(lake, PLAN, rows, lineage), plan, False
 

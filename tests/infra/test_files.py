@@ -116,7 +116,12 @@ def test_null_counts_of_all_flat_columns_reach_the_log_and_bounds_of_the_named_o
     table = pa.table(columns)
     file = write_part(lake.folder("records/t"), table.to_batches(), table.schema, stats=["n"])
     snapshot = lake.commit("records/t", table.schema, [file], lineage=Lineage("test", "t", ""))
-    expected = {"n": {"min": 1, "max": 2, "n_nulls": 0}, "who": {"n_nulls": 1}, "none": {"n_nulls": 2}, "dotted.x": {"n_nulls": 1}}
+    expected = {
+        "n": {"min": 1, "max": 2, "n_nulls": 0},
+        "who": {"n_nulls": 1},
+        "none": {"n_nulls": 2},
+        "dotted.x": {"n_nulls": 1},
+    }
     assert lake.parts(snapshot)[0].file.stats == expected
     wider = pa.table({**columns, "later": pa.nulls(2, pa.string())})
     more = write_part(lake.folder("records/t"), wider.to_batches(), wider.schema, stats=["n"])

@@ -5,10 +5,11 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.dedup.exact import Verdict
-from tasks.dedup.scan import EXACT, Ledger
+from tasks.dedup.exact import Counted
+from tasks.dedup.scan import Inference
 from tasks.dedup.transitive import Known
 
+CONTAINED, AS_A_SET, LACKING = Counted(4, 2, 0, 0), Counted(4, 2, 0, 1), Counted(4, 2, 1, 2)
 SETS = st.lists(st.frozensets(st.integers(0, 4)), min_size=2, max_size=7)
 
 
@@ -25,22 +26,23 @@ def test_no_inference_is_false(sets: list[frozenset[int]], random) -> None:
 
 
 def test_a_chain_is_inferred_from_its_links() -> None:
-    ledger = Ledger()
+    inference = Inference()
     for lower, upper in ((0, 1), (1, 2)):
-        ledger.record(lower, upper, Verdict(True, True), EXACT)
-    assert ledger.inferred(0, 2, multiset=True) == Verdict(True, True)
+        inference.record(lower, upper, CONTAINED)
+    assert inference.holds(0, 2) and not inference.refuted(0, 2)
+    assert not inference.holds(2, 0)
 
 
-def test_a_set_above_a_multiset_answers_one_question_only() -> None:
-    ledger = Ledger()
-    ledger.record(0, 1, Verdict(True, True), EXACT)
-    ledger.record(1, 2, Verdict(True, False), EXACT)
-    assert ledger.inferred(0, 2, multiset=True) is None
-    assert ledger.inferred(0, 2, multiset=False) == Verdict(True, False)
+def test_a_set_above_a_multiset_is_no_multiset() -> None:
+    """Each distinct row of table 1 is in table 2, its copies are not: nothing follows for the copies of table 0."""
+    inference = Inference()
+    inference.record(0, 1, CONTAINED)
+    inference.record(1, 2, AS_A_SET)
+    assert not inference.holds(0, 2) and not inference.refuted(0, 2)
 
 
 def test_what_holds_too_much_is_refuted() -> None:
-    ledger = Ledger()
-    ledger.record(0, 1, Verdict(True, True), EXACT)
-    ledger.record(0, 2, Verdict(False, False), EXACT)
-    assert ledger.inferred(1, 2, multiset=True) == Verdict(False, False)
+    inference = Inference()
+    inference.record(0, 1, CONTAINED)
+    inference.record(0, 2, LACKING)
+    assert inference.refuted(1, 2) and not inference.holds(1, 2)
