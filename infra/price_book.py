@@ -22,10 +22,10 @@ Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 class RetentionSettings(BaseModel):
     """The price book of the retention plan, in US dollars, and what the plan must respect. A GB is 10^9 bytes.
 
-    The defaults only give the plan a sensible shape: put in your provider's prices, and date them. They are list prices of
-    `source` as read on `dated`: storage and retrieval of S3 Standard and Glacier Instant Retrieval in us-east-1, their requests,
-    and what Athena takes for a scanned GB. Reading and writing within a region cost requests alone. Requests are counted by
-    bytes, `request_bytes` each: of a smaller table its share.
+    The defaults only give the plan a sensible shape: put in your provider's prices, and date them. They follow public list
+    prices around `dated` (check them at `source`): storage and retrieval of S3 Standard and Glacier Instant Retrieval in
+    us-east-1, their requests, and what Athena takes for a scanned GB. Reading and writing within a region cost requests alone.
+    Requests are counted by bytes, `request_bytes` each: of a smaller table its share.
 
     Patterns are those of a shell (`hot/*`); a table's own name comes before patterns, and these in the order written.
     `accesses` are a table's reads a month, before those that `access_logs` tell (S3 server access logs; files, globs or
