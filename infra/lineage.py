@@ -11,7 +11,7 @@ from typing import Any
 from infra.contracts import Snapshot
 from infra.ids import key_of
 
-_BASE = ("infra.contracts", "infra.decisions", "infra.files", "infra.ids", "infra.mentions", "infra.rowhash", "infra.subjects")
+_BASE = ("contracts", "decisions", "files", "ids", "layout", "mentions", "rowhash", "subjects")
 
 
 def stage_key(stage: str, code: str, inputs: Sequence[Snapshot], params: dict[str, Any]) -> str:
@@ -25,7 +25,7 @@ def code_digest(*module_names: str) -> str:
     What every stage's output rests on (ids, hashes, files) is always among them.
     """
     digest = hashlib.sha256()
-    for name in sorted({*module_names, *_BASE}):
+    for name in sorted({*module_names, *(f"infra.{name}" for name in _BASE)}):
         for path in _sources(name):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -227,16 +227,16 @@ def find_renames(facts: Sequence[Facts], plan: RenamePlan, stable: frozenset[int
 
 
 def _answer_renames(facts: Sequence[Facts], asked: Sequence[tuple[Question, Proposal]], reader: Reader, answers: Answers) -> None:
-    """Count the child's rows, hashed under the parent's names, in the parent."""
-    under = {(question, ()): _names(facts[one.child], one) for question, one in asked}
+    """Count the children's rows, hashed under the parents' names, in the parents."""
+    if not asked:
+        return
+    ways = list(dict.fromkeys((one.child, one.columns) for _, one in asked))
     reader.fetch((one.parent, _columns(one)) for _, one in asked)
-    runs: dict[tuple[Question | int, Columns], Runs] = {(key[0], key[1]): some for key, some in reader.runs.items()}
-    for question, one in asked:
-        found = reader.fetch_as({(one.child, _columns(one)): under[question, ()]})
-        runs[question, ()] = found[one.child, _columns(one)]
-    pairs: list[tuple[tuple[Question | int, Columns], tuple[Question | int, Columns]]] = [
-        ((question, ()), (one.parent, _columns(one))) for question, one in asked
-    ]
+    found = reader.fetch_as([(child, {theirs: facts[child].names[ours] for ours, theirs in columns}) for child, columns in ways])
+    parents = {("parent", *key): some for key, some in reader.runs.items()}
+    children = {("child", *way): some for way, some in zip(ways, found, strict=True)}
+    runs: dict[Hashable, Runs] = {**parents, **children}
+    pairs = [(("child", one.child, one.columns), ("parent", one.parent, _columns(one))) for _, one in asked]
     jobs = searches(pairs, runs, memory_bytes=reader.memory_bytes, limit_fraction=0.0)
     counts = totals(jobs, reader.workers.map(search, jobs), len(pairs))
     for (question, one), counted in zip(asked, counts, strict=True):
@@ -247,11 +247,6 @@ def _answer_renames(facts: Sequence[Facts], asked: Sequence[tuple[Question, Prop
 
 def _columns(one: Proposal) -> Columns:
     return tuple(sorted(theirs for _, theirs in one.columns))
-
-
-def _names(child: Facts, one: Proposal) -> dict[str, str]:
-    """The child's written names by the parent's lower-case ones."""
-    return {theirs: child.names[ours] for ours, theirs in one.columns}
 
 
 def at_versions(answers: Answers, versions: Mapping[str, int]) -> None:

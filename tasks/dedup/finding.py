@@ -22,11 +22,11 @@ from infra.contracts import DataFile, Lineage, Snapshot
 from infra.files import Folder, Part, write_part
 from infra.ids import I64, Digest
 from infra.lake import Lake
+from infra.layout import Layout
 from infra.lineage import code_digest, stage_key
 from infra.settings import SubjectSettings
 from tasks.dedup import passes
 from tasks.dedup.exact import N_RANGES, RUN_ROWS, Run, merge_runs
-from tasks.dedup.layout import Layout
 from tasks.dedup.members import MEMBER_BYTES, SCHEMA, Found, allot, as_batch, some_of, with_counts
 from tasks.dedup.passes import NOBODY, UNKNOWN_SOURCE, Extents, Files, Piece, Profile
 from tasks.dedup.recipes import MEMBERS, MEMBERSHIP, PREDICATE, PROJECTION, RESIDUAL, ROW_ID, NoRecipe, Recipe, Term, schema_of

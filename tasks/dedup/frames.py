@@ -242,16 +242,16 @@ class Reader:
             sets[table].append(columns)
         self._read([self._fetching(table, tuple(sets[table])) for table in self._by_size(sets)])
 
-    def fetch_as(self, wanted: Mapping[RunKey, Mapping[str, str]]) -> dict[RunKey, Runs]:
-        """Runs of tables over columns that stand for others, by the lower-case names they go under."""
-        planned = [
-            Reading(table, self.facts[table].name, self.facts[table].parts, names, (columns,), scratch=self.scratch)
-            for (table, columns), names in wanted.items()
-        ]
+    def fetch_as(self, wanted: Sequence[tuple[int, Mapping[str, str]]]) -> list[Runs]:
+        """Runs of tables whose columns go by other names: (table, written names by the lower-case ones that they go under)."""
+        planned = list[Reading]()
+        for number, (table, names) in enumerate(wanted):
+            one, place = self.facts[table], None if self._takes(table, 1) else self.scratch
+            planned.append(Reading(number, one.name, one.parts, names, (tuple(sorted(names)),), scratch=place))
         before, self.runs = self.runs, {}
         self._read(planned)
         found, self.runs = self.runs, before
-        return found
+        return [found[number, tuple(sorted(names))] for number, (_, names) in enumerate(wanted)]
 
     def _by_size(self, tables: Iterable[int]) -> list[int]:
         return sorted(tables, key=lambda t: (self.facts[t].snapshot.n_rows, self.facts[t].name))

@@ -16,9 +16,9 @@ import pyarrow.compute as pc
 from infra.contracts import DataFile
 from infra.files import SOURCE, Part, read_part
 from infra.ids import I64, U64, Digest, Keys
+from infra.layout import Layout, data_files
 from infra.rowhash import row_hashes, row_ids
 from tasks.dedup.exact import RUN_ROWS, Run, merge_runs, run_of
-from tasks.dedup.layout import Layout, write_files
 from tasks.dedup.members import Found, Mask, count_members, found_of, take_members
 from tasks.dedup.recipes import ROW_ID, Term
 from tasks.dedup.runs import Spilled, load, spill
@@ -151,7 +151,7 @@ def joined_extents(one: Extents, other: Mapping[str, Extent]) -> Extents:
     return {**one, **{name: join_extents(one.get(name), extent) for name, extent in other.items()}}
 
 
-def set_apart(piece: Piece, layout: Layout, keys: Keys) -> tuple[list[DataFile], Extents]:
+def set_apart(piece: Piece, layout: Layout, keys: Keys) -> tuple[tuple[DataFile, ...], Extents]:
     """Worker: write the members among a child's rows, and tell what the columns of the others hold."""
     run, extents = load(piece.run or NOBODY), [Extents()]
     left = run.counts.copy()
@@ -163,7 +163,7 @@ def set_apart(piece: Piece, layout: Layout, keys: Keys) -> tuple[list[DataFile],
                 extents.append(_more(extents.pop(), batch.filter(pa.array(~taken))))
             yield batch.filter(pa.array(taken))
 
-    return write_files(layout, members(), keys), extents[0]
+    return data_files(layout, members(), keys), extents[0]
 
 
 # --- the parents ---------------------------------------------------------------------------------------------------------------
@@ -210,11 +210,11 @@ def extents_met(item: tuple[Files, Sequence[Term]]) -> Extents:
     return extents
 
 
-def write(piece: Piece, layout: Layout, keys: Keys) -> list[DataFile]:
+def write(piece: Piece, layout: Layout, keys: Keys) -> tuple[DataFile, ...]:
     """Worker: write the rows that a piece keeps, in the layout's types."""
     user = pa.schema([field for field in layout.schema if field.name != ROW_ID])
     kept = _kept(piece, keys.row)
-    return write_files(layout, (_cast(batch, user) for batch in kept), keys)
+    return data_files(layout, (_cast(batch, user) for batch in kept), keys)
 
 
 def _kept(piece: Piece, key: bytes) -> Iterator[pa.RecordBatch]:

@@ -19,12 +19,12 @@ from infra.contracts import DataFile, Snapshot, StaleSnapshot, UnknownTable
 from infra.files import Folder, Part, filesystem, read_part, source_key
 from infra.ids import Digest
 from infra.lake import Lake
+from infra.layout import TARGET_ROWS
 from infra.settings import ConfigError, Settings, SubjectSettings
 from infra.subjects import declared, remembered, roots
 from tasks.dedup import passes
 from tasks.dedup.exact import Run, found_counts, merge_runs
 from tasks.dedup.finding import Bench, commit, commit_members, layout_of, residual_layout, search, sent, shared_out
-from tasks.dedup.layout import FILE_ROWS
 from tasks.dedup.members import MEMBER_BYTES, digest_of, of_batches, with_counts
 from tasks.dedup.passes import NOBODY, Counts, Files, Piece
 from tasks.dedup.recipes import MEMBERSHIP, ROW_ID, NoRecipe, Recipe, Term, schema_of, schema_text
@@ -213,13 +213,13 @@ def _pieces(bench: Bench, recipe: Recipe) -> Iterator[list[Piece]]:
     standing = replace(recipe, parents=tuple(_standing(bench.lake, parent) for parent in recipe.parents))
     sources = _sources(bench.lake, standing)
     share = sum(files.n_rows for files in sources) / max(1, recipe.n_rows)
-    max_rows = FILE_ROWS * max(1.0, share)  # about one full data file comes out of each piece
+    max_rows = TARGET_ROWS * max(1.0, share)  # about one full data file comes out of each piece
     if recipe.kind == MEMBERSHIP:
         for run in _member_runs(bench, recipe):
             yield shared_out(bench, sources, run, max_rows=max_rows)
     else:
         yield [Piece(item, recipe.terms) for files in sources for item in passes.items(files, max_rows=max_rows)]
-    yield [Piece(item) for item in passes.items(_residual(bench.lake, recipe), max_rows=FILE_ROWS)]
+    yield [Piece(item) for item in passes.items(_residual(bench.lake, recipe), max_rows=TARGET_ROWS)]
 
 
 def _residual(lake: Lake, recipe: Recipe) -> Files:

@@ -199,7 +199,7 @@ def _compared(facts: Sequence[Facts], pairs: Sequence[Pair], profiles: Profiles)
         [(numbers[child, facts[child].columns], numbers[parent, facts[child].columns]) for child, parent in pairs], np.int64
     ).reshape(-1, 2)
     whole = np.array([sketch.bound == WHOLE for sketch in sketches], np.bool_)
-    return *compare_pairs(packed, packed, asked), whole[asked].all(1)
+    return *compare_pairs(packed, packed, asked), whole[asked[:, 0]] & whole[asked[:, 1]]
 
 
 def _estimated(facts: Sequence[Facts], child: int, parent: int, fraction: float, error: float) -> Settled:

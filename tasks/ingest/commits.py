@@ -18,6 +18,7 @@ from infra.contracts import MIXED, QUARANTINE, CommitConflict, DataFile, Lineage
 from infra.files import quarantine_source, source_key
 from infra.ids import key_of
 from infra.lake import Lake, no_table
+from infra.layout import table_schema
 from infra.lineage import stage_key
 from infra.settings import Settings
 from infra.subjects import declared
@@ -25,7 +26,6 @@ from tasks.ingest import frames
 from tasks.ingest.packs import Job
 from tasks.ingest.passes import Site
 from tasks.ingest.plan import Plan, Target, options_of
-from tasks.ingest.rows import table_schema
 from tasks.ingest.sources import RawFile
 from tasks.ingest.unique import key_rules
 

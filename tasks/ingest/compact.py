@@ -17,10 +17,11 @@ from infra.discretion import discreet
 from infra.files import Part, filesystem, read_part
 from infra.ids import Digest, Keys
 from infra.lake import Lake
+from infra.layout import TARGET_BYTES, TARGET_ROWS
 from infra.settings import ConfigError, Settings, TableSettings
 from infra.subjects import remembered
-from tasks.ingest import parts
 from tasks.ingest.packs import Job
+from tasks.ingest.parts import data_files
 from tasks.ingest.sources import RawFile
 
 SMALL_BYTES = 16 << 20
@@ -60,7 +61,7 @@ def _compact(lake: Lake, settings: Settings, table: str, workers: Workers) -> Co
         found = lake.parts(base)
         small = [part for part in found if part.file.n_bytes < SMALL_BYTES]
         sizes = dict(zip((part.file.path for part in small), workers.map(_n_held_bytes, small), strict=True))
-        groups = list(_groups([part for part in small if sizes[part.file.path] < parts.TARGET_BYTES // 2], sizes))
+        groups = list(_groups([part for part in small if sizes[part.file.path] < TARGET_BYTES // 2], sizes))
         if not groups:
             return None
         job = Job(RawFile(table.removeprefix("records/"), "", 0, ""), lake.folder(table), _section(lake, settings, base))
@@ -109,7 +110,7 @@ def _filled(files: Sequence[Part], sizes: Mapping[str, int]) -> Iterator[list[Pa
     held, n_bytes, n_rows = list[Part](), 0, 0
     for part in files:
         size = sizes[part.file.path]
-        if held and (n_bytes + size > parts.TARGET_BYTES or n_rows + part.file.n_rows > parts.TARGET_ROWS):
+        if held and (n_bytes + size > TARGET_BYTES or n_rows + part.file.n_rows > TARGET_ROWS):
             yield held
             held, n_bytes, n_rows = [], 0, 0
         held.append(part)
@@ -121,7 +122,7 @@ def _joined(group: list[Part], job: Job, keys: Keys) -> tuple[DataFile, ...]:
     """The worker's part: the rows of some files in one."""
     user = pa.schema([field for field in group[0].schema if field.name != "row_id"])
     batches = (batch.drop_columns(["row_id"]) for part in group for batch in read_part(part, with_source=True))
-    return parts.data_files(job, user, batches, keys, mixed=True)
+    return data_files(job, user, batches, keys, mixed=True)
 
 
 def _commit(lake: Lake, base: Snapshot, made: Sequence[DataFile], gone: Sequence[DataFile]) -> None:

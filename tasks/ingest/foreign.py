@@ -36,6 +36,7 @@ from infra.foreign import (
 from infra.foreign import register as enter
 from infra.ids import Digest, key_of
 from infra.lake import Lake, no_table
+from infra.layout import table_schema
 from infra.lineage import code_digest, stage_key
 from infra.retired import retired, why_retired
 from infra.rowhash import row_hashes
@@ -301,7 +302,7 @@ def _commit(lake: Lake, taking: _Taking, schema: pa.Schema, files: list[DataFile
     counts = {name: said[name] for name in ("n_rows", "n_quarantined", "n_suppressed")}
     return lake.commit(
         table,
-        rows.table_schema(schema),
+        table_schema(schema),
         files,
         lineage=Lineage(STAGE, key, code, (source,), params, counts),
         app_id=key_of(STAGE, taking.table, taking.source),

@@ -15,7 +15,8 @@ import pyarrow as pa
 from infra.contracts import MIXED, QUARANTINE, DataFile, LetheError
 from infra.files import SOURCE, Folder, Part, filesystem, read_part, source_key, source_number, write_part
 from infra.ids import I64
-from tasks.ingest import archives, contract, parts, rows, unique
+from infra.layout import table_schema
+from tasks.ingest import archives, contract, parts, unique
 from tasks.ingest.blocks import Block, Reject
 from tasks.ingest.columns import ColumnError
 from tasks.ingest.content import ContentReader, Segment
@@ -260,7 +261,7 @@ def without_losers(item: tuple[Written, dict[str, unique.Losers]], rules: Sequen
     written, losers = item
     job = written.pack.jobs[0]
     sinks = {source_number(source_key(one.raw.uri)): Sink(one.raw, site.quarantine) for one in written.pack.jobs}
-    full = rows.table_schema(written.schema)
+    full = table_schema(written.schema)
     files = list[DataFile]()
     for file in written.files:
         if file.path not in losers:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from infra.contracts import DataFile
 from infra.files import Part, source_key
+from infra.layout import table_schema
 from tasks.ingest import frames, unique
 from tasks.ingest.commits import Run, exchanged, records
 from tasks.ingest.frames import Written
 from tasks.ingest.plan import Plan, Target
-from tasks.ingest.rows import table_schema
 
 
 def enforced(run: Run, plan: Plan, wanted: Target, written: Sequence[Written], gone: Sequence[str]) -> list[Written]:

@@ -344,7 +344,7 @@ def test_a_partition_column_that_no_file_has_is_refused_and_an_empty_table_goes_
 
 def test_every_data_file_of_a_big_table_lies_in_the_order_of_its_subjects(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks do not end where data files do: a file that is full may not be one that is too large to be put in order."""
-    for name in ("tasks.ingest.parts.TARGET_ROWS", "tasks.ingest.rows.SORT_ROWS"):
+    for name in ("infra.layout.TARGET_ROWS", "infra.layout.SORT_ROWS"):
         monkeypatch.setattr(name, 100)
     monkeypatch.setattr("tasks.ingest.streams.BLOCK_BYTES", 512)
     lines = "".join(f"p{n % 7},{n}\n" for n in range(1000))
