@@ -40,6 +40,29 @@ class Edge(_Document):
     multiset: bool
     exact: bool
     step: str
+    child_version: int = -1
+    parent_version: int = -1
+    n_residual: int = 0  # rows of the child that the parent lacks, copies counted
+    error: float = 0.0  # of the fraction, where it is estimated
+
+
+class Cover(_Document):
+    child: str
+    parents: list[str]
+    multiset: bool
+
+
+class Rename(_Document):
+    child: str
+    parent: str
+    columns: list[tuple[str, str]]  # the child's, the parent's
+    multiset: bool
+
+
+class ListedApart(_Document):
+    table: str
+    reason: str
+    bits: float | None = None  # evidence: log2 of the row space, where it was measured
 
 
 class PlanRow(_Document):
@@ -127,6 +150,10 @@ class WhyDocument(_Document):
 class DedupDocument(_Document):
     n_tables: int
     edges: list[Edge]
+    near: list[Edge] = []
+    covers: list[Cover] = []
+    renames: list[Rename] = []
+    apart: list[ListedApart] = []
     plan: list[PlanRow]
     savings: SavingsDocument | None = None
     bytes_read: int

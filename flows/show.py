@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # --- documents --------------------------------------------------------------------------------------------------------
 
+_MOST = 60  # edges that are printed; the rest is in the page and in --json
+
 
 def ingested(tables: tuple[IngestedTable, ...]) -> d.IngestDocument:
     return d.IngestDocument(tables=[d.Ingested.model_validate(t) for t in tables])
@@ -44,6 +46,10 @@ def deduped(result: DedupResult, report: Path | None = None) -> d.DedupDocument:
     return d.DedupDocument(
         n_tables=result.n_tables,
         edges=[d.Edge.model_validate(e) for e in result.edges],
+        near=[d.Edge.model_validate(e) for e in result.near],
+        covers=[d.Cover.model_validate(c) for c in result.covers],
+        renames=[d.Rename.model_validate(r) for r in result.renames],
+        apart=[d.ListedApart(table=t, reason=r, bits=result.evidence.get(t)) for t, r in result.listed_apart.items()],
         plan=[d.PlanRow(bytes=p.n_bytes, parent=", ".join(p.parents), **asdict(p)) for p in result.plan],
         savings=plan_savings(result.savings),
         bytes_read=result.bytes_read,
@@ -299,13 +305,28 @@ def _dedup(doc: d.DedupDocument) -> list[Any]:
     if doc.why is not None:
         return _why(doc.why)
     kind = {(True, True): "every row, with its copies", (True, False): "every row"}
-    edges = [(e.child, e.parent, kind.get((e.set, e.multiset), f"{e.fraction:.3f}"), e.step) for e in doc.edges]
+    edges = [(e.child, e.parent, kind.get((e.set, e.multiset), ""), e.step) for e in doc.edges]
+    edges += [(e.child, e.parent, _nearly(e), e.step) for e in doc.near]
+    edges += [(c.child, ", ".join(c.parents), kind[True, c.multiset] + ", in all together", "exact") for c in doc.covers]
+    edges += [(r.child, r.parent, f"{kind[True, r.multiset]}, {_renamed(r)}", "exact") for r in doc.renames]
     acts = plan_rows(doc.plan)
-    head = f"{doc.n_tables} tables, {len(edges)} containments, {doc.bytes_read:,} bytes read; {_found(doc.found, doc.seconds)}"
+    head = (
+        f"{doc.n_tables} tables, {len(doc.edges)} containments, {doc.bytes_read:,} bytes read; {_found(doc.found, doc.seconds)}"
+    )
+    more = [f"and {len(edges) - _MOST:,} more"] if len(edges) > _MOST else []
     plan = [*([_table("table action MB saved_a_month parent reason", acts)] if acts else []), *map(escape, plan_lines(doc))]
     left_out = [f"not compared: {name}: {reason}" for name, reason in doc.unreadable.items()]
     report = [f"the graph and all tables: {doc.report}"] if doc.report else []
-    return [head, _table("child parent what step", edges[:60]), *plan, *left_out, *report]
+    return [head, _table("child parent what step", edges[:_MOST]), *more, *plan, *left_out, *report]
+
+
+def _nearly(edge: d.Edge) -> str:
+    about = "" if edge.exact else f" ± {edge.error:.4f}, estimated"
+    return f"{edge.fraction:.4f}{about}; {edge.n_residual:,} rows are not"
+
+
+def _renamed(rename: d.Rename) -> str:
+    return ", ".join(f"{ours} for {theirs}" for ours, theirs in rename.columns if ours != theirs)
 
 
 def _why(doc: d.WhyDocument) -> list[Any]:

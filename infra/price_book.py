@@ -63,7 +63,7 @@ class RetentionSettings(BaseModel):
     rebuild_gb_s: Rate | None = None
     keep: Patterns = ()
     min_saving_month: Dollars = 0.0  # a table that saves less than this is left alone
-    min_evidence_bits: float = 32.0
+    min_evidence_bits: float = 16.0
 
     def accesses_of(self, table: str) -> float | None:
         """Reads a month that the user wrote down for a table."""

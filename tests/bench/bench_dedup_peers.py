@@ -13,7 +13,6 @@ system's temporary one.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import tempfile
@@ -298,15 +297,5 @@ def _size(tables: Told) -> str:
     return f"{len(tables.files)} made tables, {tables.n_bytes / 1e6:.0f} MB"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true")
-    chosen = parser.parse_args()
-    options = Options(full=chosen.full)
-    for part in (forty_rows, sampled_rows, datasketch_rows, desbordante_rows):
-        for row in part(options):
-            print(f"{row.what}: {row.ours} against {row.theirs}, {row.ratio}, {row.verdict}")
-
-
 if __name__ == "__main__":
-    main()
+    print_parts((forty_rows, sampled_rows, datasketch_rows, desbordante_rows), __doc__)

@@ -9,7 +9,6 @@ with one where a single row differs.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -193,15 +192,5 @@ def _size(tables: Told) -> str:
     return f"{sum(tables.n_rows.values()):,} rows, {tables.n_bytes / MB:.1f} MB"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true")
-    chosen = parser.parse_args()
-    options = Options(full=chosen.full)
-    for part in (steps_rows, grown_rows, append_rows, large_rows):
-        for row in part(options):
-            print(f"{row.what}: {row.ours}, {row.theirs}, {row.ratio}, {row.verdict}")
-
-
 if __name__ == "__main__":
-    main()
+    print_parts((steps_rows, grown_rows, append_rows, large_rows), __doc__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -49,6 +50,16 @@ class Options:
     data: Path = DATA
     reference_python: Path | None = None
     full: bool = False
+
+
+def print_parts(parts: Iterable[Callable[[Options], Iterable[Row]]], description: str | None) -> None:
+    """The command line of a benchmark's module: its rows as they come."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--full", action="store_true")
+    options = Options(full=parser.parse_args().full)
+    for part in parts:
+        for row in part(options):
+            print(f"{row.what}: {row.ours} against {row.theirs}, {row.ratio}, {row.verdict}")
 
 
 def skipped(what: str, target: str, why: str) -> Row:

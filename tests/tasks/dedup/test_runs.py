@@ -8,17 +8,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
-import fsspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from tasks.dedup import runs as module
 from tasks.dedup.exact import N_RANGES, Counted, Run, count, merge_runs, run_of
 from tasks.dedup.runs import Runs, Search, Spilled, TornRun, found_in, load, search, searches, spill, totals
+from tests.local_bucket import local_bucket
 
 Rows = list[int]
 LEAST_BYTES = 1
@@ -127,18 +125,8 @@ def test_an_empty_run_comes_back(tmp_path: Path) -> None:
 
 @pytest.fixture(name="bucket")
 def _bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    boto3.client("s3").create_bucket(Bucket="lake")
-    yield "s3://lake/scratch"
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
+    with local_bucket("lake", monkeypatch) as uri:
+        yield f"{uri}/scratch"
 
 
 @pytest.mark.s3

@@ -20,12 +20,12 @@ import fsspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from infra.settings import NAME, Settings
 from tasks.ingest.archives import opened, random_access, refusal
 from tasks.ingest.formats import format_of
 from tasks.ingest.sources import RawFile, SourceError, fixed_prefix, raw_files, table_name, why_empty
+from tests.local_bucket import local_bucket
 
 
 def settings(home: Path, **sections: dict[str, dict[str, str]]) -> Settings:
@@ -222,18 +222,8 @@ def test_a_server_that_is_away_is_no_empty_folder(tmp_path: Path, site: str) -> 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    boto3.client("s3").create_bucket(Bucket="raw")
-    yield "s3://raw"
-    fsspec.get_filesystem_class("s3").clear_instance_cache()
-    server.stop()
+    with local_bucket("raw", monkeypatch) as uri:
+        yield uri
 
 
 @pytest.mark.s3
