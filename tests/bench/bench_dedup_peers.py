@@ -31,7 +31,7 @@ from infra.contracts import Snapshot
 from infra.lake import Lake
 from infra.rowhash import row_hashes
 from infra.settings import Settings
-from tests.bench.harness import Options, Row, cpu_s, peer_python, skipped, times, verdict
+from tests.bench.harness import Options, Row, cpu_s, peer_python, print_parts, skipped, times, verdict
 from tests.bench.lakes import Shape
 from tests.bench.oracle import (
     Ours,

@@ -23,7 +23,7 @@ from infra.lake import Lake
 from infra.settings import Settings
 from tasks.dedup.edges import contained
 from tasks.dedup.task import dedup
-from tests.bench.harness import Options, Row, cpu_s, peak_memory, verdict, wall_s
+from tests.bench.harness import Options, Row, cpu_s, peak_memory, print_parts, verdict, wall_s
 from tests.bench.lakes import DAY, Shape, append, base, with_ids
 from tests.bench.oracle import Ours, Told, scanned, scratch_lake, told, unscanned, warm_up
 
