@@ -10,8 +10,8 @@ DEMO_DIR ?= lethe-demo
 demo: $(STAMP) ## run the whole walk on data that every installation has
 	$(BIN)/lethe demo --dir $(DEMO_DIR)
 
-test: $(STAMP) ## the whole suite, without a GPU
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: $(STAMP) ## the whole suite, without a GPU; in the order of the folders, so that the long files of tests/flows come early
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -302,7 +302,8 @@ def _number_set(values: Sequence[Any], kind: Any) -> Broken:
         exact = [Decimal(str(value)) for value in finite]
         held = [value for value in exact if abs(value) <= most and value == value.quantize(step, context=_EXACT)]
         return partial(_unlisted, values=pa.array(held, kind))
-    doubles = pa.array([_double(value) for value in values if _double(value) == value], pa.float64())
+    held = [_double(value) for value in values if _double(value) == value]
+    doubles = pa.array([*held, *(-value for value in held if value == 0)], pa.float64())  # two zeros are equal, and differ here
     if pt.is_floating(kind):
         return partial(_unlisted, values=doubles)
     return partial(_spelled_number_unlisted, values=doubles) if pt.is_string(kind) else pc.is_valid

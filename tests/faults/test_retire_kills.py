@@ -165,14 +165,8 @@ def _die_somewhere(worlds: Worlds, number: int) -> None:
     _dies(worlds, act, lambda home: Kill(home, at=chance.randint(1, n_events)))
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", [0, *(pytest.param(number, marks=pytest.mark.slow) for number in range(1, 60))])
 def test_random_kill_points(worlds: Worlds, number: int) -> None:
-    _die_somewhere(worlds, number)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", range(3, 60))
-def test_fifty_seven_more_random_kill_points(worlds: Worlds, number: int) -> None:
     _die_somewhere(worlds, number)
 
 

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.sorting import ArtifactSort
 
 from flows import show
 from flows.curate import ingest_tables
@@ -215,8 +216,10 @@ def test_a_scan_writes_the_page_and_tells_mlflow_once_and_prefect_each_time(tmp_
 
 
 def artifacts() -> dict[str, Any]:
+    """The newest of each key: other tests leave theirs in the same server."""
     with get_client(sync_client=True) as client:
-        return {artifact.key: artifact.data for artifact in client.read_artifacts()}
+        newest_first = client.read_artifacts(sort=ArtifactSort.CREATED_DESC)
+    return {artifact.key: artifact.data for artifact in reversed(newest_first)}
 
 
 def test_the_summary_names_the_steps_and_their_shares(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +15,20 @@ from typing import Any
 import pytest
 import typer
 from copies_lake import write_lake
+from jsonschema import validate
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.flow_runs import resume_flow_run
 from rich.console import Console
 from test_cli import document
 from test_retire import lake_of, no
+from typer.testing import CliRunner
 
 import flows.retire as retiring
+from flows import cli
 from flows.approval import NobodyToAsk, wanted
 from flows.curate import ingest_tables
+from flows.documents import DOCUMENTS
 from flows.retire import Answer, NotApproved, asking, paused, retire
 from infra.retired import retired
 from tasks.dedup.retire import Proposal
@@ -86,12 +92,30 @@ def test_what_is_shown_names_tables_parents_and_gains(config: str) -> None:
     assert "author-" not in shown[0]
 
 
-def test_the_commands(config: str) -> None:
+@pytest.mark.slow
+def test_the_commands_in_processes_of_their_own(config: str) -> None:
+    _retire_and_restore(config, document)
+
+
+def test_the_commands(config: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_flows", lambda config, **_: nullcontext(str(config)))
+    _retire_and_restore(config, _in_this_process)
+
+
+def _retire_and_restore(config: str, run: Callable[..., dict[str, Any]]) -> None:
     use = ("--config", config)
-    done = document("dedup", "--retire", "odd", "adults", "--yes", *use)["retirement"]
+    done = run("dedup", "--retire", "odd", "adults", "--yes", *use)["retirement"]
     assert done["approved"] and set(done["retired"]) == {"odd", "adults"}
-    back = document("restore", "odd", *use)["tables"]
+    back = run("restore", "odd", *use)["tables"]
     assert [t["table"] for t in back] == ["odd"]
+
+
+def _in_this_process(command: str, *arguments: str) -> dict[str, Any]:
+    """The document that a command prints, held to its schema; its flows go to the session's Prefect server."""
+    done = CliRunner().invoke(cli.app, [command, *arguments, "--json"], catch_exceptions=False)
+    read = json.loads(done.stdout)
+    validate(read, DOCUMENTS[command].model_json_schema())
+    return read
 
 
 def _asked(tables: list[str], **options: Any) -> Any:

@@ -73,7 +73,7 @@ def _is_nowhere(config: str) -> None:
         assert PERSON not in text or "_delta_log" in str(place), place
 
 
-@pytest.mark.parametrize("step", ["put", pytest.param("_again", marks=pytest.mark.slow), "purge_derived"])
+@pytest.mark.parametrize("step", ["put", *(pytest.param(step, marks=pytest.mark.slow) for step in ("_again", "purge_derived"))])
 def test_a_forgetting_that_dies_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Dies when one table is brought back, when all are and are to be retired again, and when they are."""
     config, never = built(tmp_path / "p"), built(tmp_path / "never", never=True)

@@ -166,7 +166,7 @@ def test_a_trap_is_seen_as_it_is(found: Edges, name: str) -> None:
     assert {edge for edge in found if tables & {edge[0], edge[1]}} == expected
 
 
-@hypothesis.settings(max_examples=30, deadline=None)
+@hypothesis.settings(max_examples=15, deadline=None)
 @given(small_lakes(), st.booleans())
 def test_edges_are_those_of_counting_whatever_the_types(tables: dict[str, Table], is_strict: bool) -> None:
     with tempfile.TemporaryDirectory() as home:

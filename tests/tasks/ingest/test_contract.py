@@ -282,6 +282,8 @@ def test_rules_travel_to_workers() -> None:
         (["1", "1e1", "x", "NA", "12"], pa.string(), {"range": [1, 10]}, ["1", "1e1", "NA"]),
         ([7, 8], pa.int64(), {"allowed": ["7"]}, [7]),
         ([True, False], pa.bool_(), {"allowed": [True]}, [True]),
+        ([0.0, -0.0, 1.0], pa.float64(), {"allowed": [0]}, [0.0, -0.0]),
+        (["0", "-0", "0e0", "1"], pa.string(), {"allowed": [-0.0]}, ["0", "-0", "0e0"]),
     ],
 )
 def test_bounds_and_values_are_exact(values: list[Any], kind: pa.DataType, rule: dict[str, Any], kept: list[Any]) -> None:

@@ -8,22 +8,11 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.ids import derive_keys, subject_token
+from infra.ids import subject_token
 from infra.settings import SubjectSettings
 from tasks.ingest.blocks import Reject
 from tasks.ingest.rows import suppress, suppress_rejects, trimmed
-
-KEYS = derive_keys(bytes(range(32)))
-AUTHOR, PEOPLE = SubjectSettings(kind="user", column="author"), SubjectSettings(kind="user", column="people[].id")
-SCHEMA = pa.schema([("author", pa.string()), ("people", pa.list_(pa.struct([("id", pa.string())]))), ("n", pa.int64())])
-
-names = st.none() | st.sampled_from(["ann", "bob", "cy"])
-people = st.none() | st.lists(st.fixed_dictionaries({"id": names}), max_size=3)
-some = st.lists(st.fixed_dictionaries({"author": names, "people": people, "n": st.integers(0, 3)}), max_size=15)
-
-
-def batch_of(found: list[dict[str, Any]]) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist(found, schema=SCHEMA)
+from tests.infra.test_layout import AUTHOR, KEYS, PEOPLE, batch_of, some
 
 
 def named(row: dict[str, Any]) -> set[str | None]:
