@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -176,7 +176,10 @@ def _proposal(config: str, tables: tuple[str, ...], *, plan: bool, parents: tupl
         scanned = dedup(work.settings, work.all_records(), scheduler=work.scheduler)
         planned = {row.table: tuple(row.parents) for row in scanned.plan if plan and row.action == _RETIRE}
         wanted = {**planned, **dict.fromkeys(tables, parents)}
-        asked = {table: retiring.asked_of(scanned, table, named) for table, named in wanted.items()}
+        asked = {
+            table: replace(retiring.asked_of(scanned, table, named), must_save=table not in tables)
+            for table, named in wanted.items()
+        }
         against, among = needs(work, asked, scanned)
         say("retire: find recipes of %d tables", len(asked))
         return scanned, retiring.propose(work.settings, asked, among=among, refused=against, scheduler=work.scheduler)

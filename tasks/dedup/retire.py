@@ -90,11 +90,12 @@ class Way:
 @dataclass(frozen=True)
 class Asked:
     """A table that somebody wants retired: the parents that they named (none: the cheapest will do), the ways that the scan
-    found, and why it is listed apart, if it is."""
+    found, and why it is listed apart, if it is. `must_save`: nobody named it, so it goes only if that saves something."""
 
     parents: tuple[str, ...]
     ways: tuple[Way, ...]
     apart: str = ""
+    must_save: bool = False
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,8 @@ def _proved(ground: _Ground, table: str, way: Way, sizes: Mapping[str, int]) -> 
         return f"rebuilding it took {seconds:.1f} s, more than [retention] max_rebuild_s = {limit:g}"
     beside = sum(_n_bytes(lake, used.table) for used in (recipe.members, recipe.residual) if used is not None)
     saving = _saving(ground.settings, table, sum(sizes[parent] for parent in way.parents), sizes[table], beside)
+    if ground.asked[table].must_save and saving <= 0.0:
+        return f"its recipe keeps {beside:,} bytes beside the parents, which leaves nothing to save"
     return Retirement(recipe, child, sizes[table], saving, seconds, lake.lineage(child).params)
 
 

@@ -89,6 +89,18 @@ def test_nothing_goes_without_a_yes(tmp_path: Path) -> None:
     assert digests(config, "records", "members", "residual") == before
 
 
+def test_the_plan_takes_no_table_whose_recipe_costs_what_it_saves(tmp_path: Path) -> None:
+    """A sample is rebuilt by its rows' hashes, which are as large as it is; whoever names it may have it retired all the same."""
+    config = write_lake(tmp_path / "p")
+    with open(config, "a", encoding="utf-8") as toml:
+        toml.write('[tables.some]\nsource = "raw/some.csv"\n')
+    write_csv(tmp_path / "p" / "raw" / "some.csv", [row for n, row in enumerate(visits()) if n * 7919 % 1009 < 400])
+    ingest_tables(config=config)
+    planned, named = retire(plan=True, config=config, dry_run=True), retire(["some"], config=config, dry_run=True)
+    assert "nothing to save" in planned.proposal.refused["some"]
+    assert [(t.table, t.recipe.kind, t.monthly_saving < 0) for t in named.proposal.tables] == [("some", "membership", True)]
+
+
 def test_what_moved_while_somebody_thought_stays(tmp_path: Path) -> None:
     config = write_lake(tmp_path / "p")
     ingest_tables(config=config)
