@@ -18,7 +18,7 @@ from typing import Any
 from prefect import task
 
 from infra.cluster import Scheduler, Workers, connect
-from infra.contracts import DataFile, LetheError, Lineage, Snapshot, StaleSnapshot
+from infra.contracts import DataFile, LetheError, Lineage, Snapshot, StaleSnapshot, UnknownTable
 from infra.discretion import discreet
 from infra.files import MissingFile
 from infra.ids import Digest, key_of
@@ -121,7 +121,9 @@ def _rebuilt(lake: Lake, settings: Settings, entry: Retired, recipe: Recipe, wor
     """The table's data files in its folder, with the rows that were retired. Raises `Unrestorable`."""
     missing = [s.table for s in (*recipe.parents, recipe.members, recipe.residual) if s is not None and not lake.exists(s.table)]
     if missing:
-        raise Unrestorable(f"{entry.table} was made from {', '.join(missing)}, of which the lake has nothing any more")
+        parents = [name.removeprefix(RECORDS) for name in missing if name.startswith(RECORDS)]
+        way = f". Bring them back first: lethe ingest {' '.join(parents)}" if parents else ""
+        raise Unrestorable(f"{entry.table} was made from {', '.join(missing)}, of which the lake has nothing any more{way}")
     folder = lake.folder(RECORDS + entry.table)
     try:
         files = rebuild(lake, settings, recipe, workers=workers, folder=folder)
@@ -162,7 +164,7 @@ def _renewed(lake: Lake, settings: Settings, entry: Retired, workers: Workers) -
         return False
     try:
         fresh = renewed(lake, settings, standing(lake, recipe), erased=False, workers=workers)
-    except (NoRecipe, MissingFile, StaleSnapshot) as lost:
+    except (NoRecipe, MissingFile, StaleSnapshot, UnknownTable) as lost:
         raise Unrestorable(
             f"{entry.table} has no recipe on what its parents are now: {lost}. Run: lethe restore {entry.table}"
         ) from None

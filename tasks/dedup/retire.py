@@ -164,7 +164,7 @@ def _why_not(ground: _Ground, table: str) -> str | None:
     if (pattern := ground.settings.retention.kept_by(table)) is not None:
         return f"[retention] keep names it ({pattern})"
     children = dependents(ground.taken).get(table)
-    return f"it rebuilds {', '.join(children)}, which are retired" if children else None
+    return f"it rebuilds {', '.join(children)}, retired before" if children else None
 
 
 def asked_of(scanned: DedupResult, table: str, parents: Sequence[str] = ()) -> Asked:
@@ -216,7 +216,7 @@ def _proved(ground: _Ground, table: str, way: Way, sizes: Mapping[str, int]) -> 
     try:
         recipe = find_recipe(lake, ground.settings, child, parents, columns=way.columns, workers=ground.workers)
     except NoRecipe as none:
-        return str(none)
+        return str(none).removeprefix(f"{table}: ")  # the refusal names it already
     seconds = rebuilt_s(lake, ground.settings, recipe, ground.workers)
     limit = ground.settings.retention.limit_s(table)
     if seconds is None:

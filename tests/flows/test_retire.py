@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -159,6 +160,32 @@ def test_the_newest_parents_do_where_the_old_are_gone(tmp_path: Path) -> None:
     with pytest.raises(Unrestorable, match=r"records/visits@\d+"):
         restore(["doses"], config)
     assert not lake.exists("records/doses") and "doses" in retired(lake)
+
+
+def test_a_lost_parent_is_named_with_the_way_back(tmp_path: Path) -> None:
+    config = write_lake(tmp_path / "p")
+    ingest_tables(config=config)
+    before = digests(config, "records")
+    with asking(yes):
+        retire(["doses"], config=config)
+        with pytest.raises(RetireRefused, match=r"retired\. near: its parents lack the columns"):
+            retire(["near"], parents=["shifts"], config=_with_shifts(tmp_path / "p"))
+    shutil.rmtree(tmp_path / "p" / "lake" / "records" / "visits")
+    with pytest.raises(Unrestorable, match=r"doses was made from records/visits.*Bring them back first: lethe ingest visits"):
+        restore(["doses"], config)
+    with pytest.raises(Unrestorable, match=r"doses has no recipe on what its parents are now.*lethe restore doses"):
+        maintain(config)
+    ingest_tables(["visits"], config)
+    assert restore(["doses"], config)[0].digest == before["records/doses"]
+
+
+def _with_shifts(folder: Path) -> str:
+    """The lake with a table more, of other columns."""
+    with open(folder / "lethe.toml", "a", encoding="utf-8") as toml:
+        toml.write('[tables.shifts]\nsource = "raw/shifts.csv"\n')
+    write_csv(folder / "raw" / "shifts.csv", [{"shift": n, "hours": n % 9} for n in range(50)])
+    ingest_tables(["shifts"], str(folder / "lethe.toml"))
+    return str(folder / "lethe.toml")
 
 
 def test_maintenance_renews_recipes_before_old_versions_go(tmp_path: Path) -> None:
