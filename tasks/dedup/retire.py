@@ -27,7 +27,7 @@ from infra.lake import Lake
 from infra.retired import MEMBERS, RECORDS, RESIDUAL, Retired, dependents, put, retired
 from infra.settings import Settings
 from tasks.dedup.prices import keep_cost, rebuild_cost
-from tasks.dedup.rebuild import find_recipe, fingerprint_of, rebuild
+from tasks.dedup.rebuild import find_recipe, fingerprint_of, kept_bytes, rebuild
 from tasks.dedup.recipes import NoRecipe, Recipe, as_json
 from tasks.dedup.task import DedupResult
 
@@ -223,7 +223,7 @@ def _proved(ground: _Ground, table: str, way: Way, sizes: Mapping[str, int]) -> 
         return "its recipe did not give the same rows again"
     if seconds > limit:
         return f"rebuilding it took {seconds:.1f} s, more than [retention] max_rebuild_s = {limit:g}"
-    beside = sum(_n_bytes(lake, used.table) for used in (recipe.members, recipe.residual) if used is not None)
+    beside = kept_bytes(lake, recipe)
     saving = _saving(ground.settings, table, sum(sizes[parent] for parent in way.parents), sizes[table], beside)
     if ground.asked[table].must_save and saving <= 0.0:
         return f"its recipe keeps {beside:,} bytes beside the parents, which leaves nothing to save"
