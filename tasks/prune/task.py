@@ -28,7 +28,7 @@ from tasks.prune.quotas import n_to_keep
 from tasks.prune.rules import fit_rule
 from tasks.prune.views import Job, Look, View, views_of
 
-_CODE = ("tasks.prune", "tasks.kernels.kmeans", "tasks.kernels.embed", "tasks.kernels.ngrams")
+_CODE = ("tasks.prune", "tasks.kernels.kmeans", "tasks.kernels.embed", "tasks.kernels.ngrams", "tasks.kernels.tokens")
 _RECORDS = "records/"
 
 

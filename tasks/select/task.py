@@ -136,7 +136,7 @@ def _plan(settings: Settings, lake: Lake, dataset: str, pool: Sequence[Snapshot]
         "columns": {snapshot.table: _columns(settings, snapshot) for snapshot in (*pool, target)},
         "target": target.table,
     }
-    code = code_digest("tasks.select", "tasks.kernels.ngrams")
+    code = code_digest("tasks.select", "tasks.kernels.ngrams", "tasks.kernels.tokens")
     inputs = (*pool, target)
     return _Plan(dataset, chosen, inputs, sources, tuple(_sources(settings, lake, target)), scoring, params, code)
 

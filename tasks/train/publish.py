@@ -29,7 +29,7 @@ LAKE = "lethe.lake"  # whose model it is: lakes may share a registry
 SUPERSEDED = "superseded: trained on rows that were erased since"
 # What has to travel with a model for it to be loaded where Lethe is not installed.
 _SERVING = (
-    *("infra.contracts", "infra.ids", "infra.rowhash", "tasks.kernels.ngrams"),
+    *("infra.contracts", "infra.ids", "infra.rowhash", "tasks.kernels.ngrams", "tasks.kernels.tokens"),
     *(f"tasks.train.{name}" for name in ("environment", "ensemble", "features", "models", "pyfunc_model", "weights")),
 )
 _REQUIREMENTS = ("mlflow", "numba", "numpy", "pandas", "pyarrow", "safetensors", "torch")

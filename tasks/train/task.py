@@ -47,7 +47,7 @@ from tasks.train.publish import (
 _HELD_OUT_ROWS = 50_000
 # What a shard's bits depend on. A change elsewhere in the stage leaves checkpoints as good as they were.
 _FITTING = (
-    *("infra.ids", "infra.rowhash", "tasks.kernels.ngrams"),
+    *("infra.ids", "infra.rowhash", "tasks.kernels.ngrams", "tasks.kernels.tokens"),
     *(f"tasks.train.{name}" for name in ("environment", "features", "fit", "models", "plan")),
 )
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.kernels.ngrams import _unicode_table, count_ngrams, count_tokens, score_ngrams, token_buckets
+from tasks.kernels.ngrams import count_ngrams, count_tokens, score_ngrams, token_buckets
+from tasks.kernels.tokens import unicode_table
 
 MASK = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
@@ -130,7 +131,7 @@ def test_every_character_has_the_class_and_the_case_that_python_gives_it() -> No
     points = [i for i in range(0x110000) if not 0xD800 <= i < 0xE000]
     texts = [f"a{chr(i)}b" for i in points]
     assert count_tokens(pa.array(texts)).tolist() == [len(tokens_of(text)) for text in texts]
-    table = _unicode_table()
+    table = unicode_table()
     by_python = {i for i in points if table[i] & 7 == 4}
     assert by_python == {i for i in points if len(chr(i).lower()) != 1} | {0x3A3}
     assert all(int(table[i]) >> 3 == ord(chr(i).lower()) for i in points if i not in by_python)
