@@ -45,8 +45,7 @@ def curate(names: list[str] | None = None, config: str = "lethe.toml") -> tuple[
 def _curate_one(work: Workspace, name: str) -> Curated:
     start = time.perf_counter()
     dataset = work.settings.dataset(name)
-    target = (dataset.target,) if dataset.target else ()
-    wanted = tuple(dict.fromkeys((*dataset.pool, *target)))
+    wanted = tuple(dict.fromkeys((*dataset.pool, *dataset.beside)))
     say("dataset %s: ingest", name)
     ingested = tuple(ingest(work.settings, wanted, scheduler=work.scheduler, progress=count_tables))
     say("dataset %s: dedup", name)
@@ -102,10 +101,10 @@ def contained_in(names: Sequence[str], edges: Iterable[Edge]) -> dict[str, str]:
 
 def selection_of(work: Workspace, name: str, pool: tuple[Snapshot, ...]) -> SelectResult | None:
     """The selection decisions of a dataset; None when it names no target."""
-    target = work.settings.dataset(name).target
-    if target is None:
+    dataset = work.settings.dataset(name)
+    if not dataset.selects:
         return None
-    return select(work.settings, name, pool, work.records([target])[0], scheduler=work.scheduler)
+    return select(work.settings, name, pool, work.records(dataset.beside), scheduler=work.scheduler)
 
 
 def curate_again(work: Workspace, name: str, scanned: DedupResult) -> Curated:

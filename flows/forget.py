@@ -37,7 +37,7 @@ from tasks.train.task import (
 )
 
 # In this order: what a table was derived from goes before the table.
-_DERIVED = ("ngram_counts", "selection", "scores", "training_set")
+_DERIVED = ("ngram_counts", "signals", "signatures", "contamination", "selection", "scores", "training_set")
 _NOTHING_LEFT = (EmptyTarget, EmptySample, NothingToEmbed)
 _NO_LONGER_MADE = "lethe.toml does not make it any more, and it rests on rows that have changed since"
 
@@ -157,8 +157,15 @@ def dropped(work: Workspace, made: Iterable[str], failed: Mapping[str, str]) -> 
 def tables_of(work: Workspace, dataset: str) -> list[str]:
     """The derived tables that curating a dataset writes, as lethe.toml stands."""
     asked = work.settings.dataset(dataset)
-    selects, scores = asked.target is not None, asked.prune.method in ("density", "prototypes")
-    written = {"ngram_counts": selects, "selection": selects, "scores": scores, "training_set": True}
+    written = {
+        "ngram_counts": asked.method == "importance",
+        "signals": bool(asked.select.filters),
+        "signatures": asked.select.near_duplicates is not None,
+        "contamination": asked.select.decontaminate is not None,
+        "selection": asked.selects,
+        "scores": asked.prune.method in ("density", "prototypes"),
+        "training_set": True,
+    }
     return [f"{stage}/{dataset}" for stage in _DERIVED if written[stage]]
 
 

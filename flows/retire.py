@@ -217,7 +217,7 @@ def needs(
     among = defaultdict[str, list[frozenset[str]]](list)
     for name, dataset in work.settings.datasets.items():
         left_out = contained_in(dataset.pool, scanned.edges)
-        found.append({t: f"dataset {name} takes it for its target" for t in tables if t == dataset.target})
+        found.append({t: f"dataset {name} compares its pool with it" for t in tables if t in dataset.beside})
         found.append({t: f"dataset {name} is curated from it" for t in tables if t in dataset.pool and t not in left_out})
         for table in (table for table in tables if table in left_out):
             among[table].append(frozenset(dataset.pool))

@@ -149,7 +149,23 @@ RECIPES = _schema(
     retired=TIMESTAMP,
 )
 NGRAM_COUNTS = _schema(table=pa.string(), file=pa.string(), counts=pa.list_(pa.int64()))
-SELECTION = _schema(row_id=pa.int64(), keep=pa.bool_(), reason=pa.string(), log_weight=pa.float64(), key=pa.float64())
+SELECTION = _schema(
+    row_id=pa.int64(),
+    keep=pa.bool_(),
+    reason=pa.string(),
+    log_weight=pa.float64(),
+    key=pa.float64(),
+    target=pa.string(),
+    signal=pa.string(),
+    value=pa.float64(),
+    bound=pa.float64(),
+    representative=pa.int64(),
+    cuts=pa.list_(pa.int32()),
+)
+SIGNATURES = _schema(row_id=pa.int64(), n_words=pa.int64(), text_hash=pa.binary(16), minhash=pa.binary())
+CONTAMINATION = _schema(
+    row_id=pa.int64(), table=pa.string(), n_words=pa.int32(), begin=pa.int32(), end=pa.int32(), item=pa.int64()
+)
 SCORES = _schema(row_id=pa.int64(), metric=pa.string(), score=pa.float64(), cluster=pa.int32())
 TRAINING_SET = _schema(
     row_id=pa.int64(), shard=pa.int32(), slice=pa.int32(), keep=pa.bool_(), reason=pa.string(), control=pa.bool_()
@@ -163,6 +179,12 @@ CERTIFICATES = _schema(request_id=pa.string(), issued=TIMESTAMP, envelope=pa.str
 KEPT = "kept"
 BELOW_THRESHOLD = "below_threshold"
 EMPTY_TEXT = "empty_text"
+TOO_SHORT = "too_short"
+NO_SCORE = "no_score"
+FILTERED = "filtered"
+DUPLICATE = "duplicate"
+NEAR_DUPLICATE = "near_duplicate"
+CONTAMINATED = "contaminated"
 NOT_SELECTED = "not_selected"
 PRUNED = "pruned"
 HOLDOUT = "holdout"

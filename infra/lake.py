@@ -42,7 +42,18 @@ _SLASH = "~"  # stands for the slashes of a table's name in its folder's name; n
 _TRIES = 24
 _N_REQUESTS = 16
 _N_LOOKED_BACK = 64
-_STAGES = ("records", "ngram_counts", "selection", "scores", "training_set", "members", "residual")
+_STAGES = (
+    "records",
+    "ngram_counts",
+    "signals",
+    "signatures",
+    "contamination",
+    "selection",
+    "scores",
+    "training_set",
+    "members",
+    "residual",
+)
 _SINGLE = (
     "quarantine",
     "sources",

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from infra.contract_check import contract_complaints
 from infra.contracts import LetheError
 from infra.price_book import RetentionSettings
+from infra.select_settings import Method, SelectSettings, Targets
 
 _T = TypeVar("_T")
 _FOREIGN = "foreign"
@@ -109,16 +110,6 @@ class CollectionSettings(TableSettings):
     """Every file that matches becomes a table of its own, named for its path."""
 
 
-class SelectSettings(_Strict):
-    keep_fraction: Fraction = 0.5
-    exact: bool = False
-    n_buckets: Annotated[int, Field(ge=64, le=1 << 24)] = 10_000
-    smoothing: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
-    normalize: bool = True
-    temperature: Annotated[float, Field(gt=0.0)] = 0.1
-    seed: int = 0
-
-
 class PruneSettings(_Strict):
     method: Literal["density", "prototypes", "random", "none"] = "none"
     keep_fraction: Fraction = 1.0
@@ -129,10 +120,26 @@ class PruneSettings(_Strict):
 
 class DatasetSettings(_Strict):
     pool: Sources
-    target: str | None = None
+    target: Targets = {}
     select: SelectSettings = SelectSettings()
     prune: PruneSettings = PruneSettings()
     holdout_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+    @property
+    def method(self) -> Method:
+        """How records are ranked: as asked, else towards the target where there is one, else by a score, else not at all."""
+        return self.select.method or ("importance" if self.target else "score" if self.select.score else "none")
+
+    @property
+    def selects(self) -> bool:
+        """Whether there is anything for selection to decide."""
+        return self.method != "none" or self.select.drops
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """The tables that selection reads beside the pool: targets, then evaluation tables."""
+        asked = self.select.decontaminate
+        return tuple(dict.fromkeys((*self.target, *(asked.tables if asked else ()))))
 
 
 class ModelSettings(_Strict):
@@ -296,7 +303,7 @@ def _dangling(settings: Settings) -> Iterator[_Complaint]:
         return table in settings.tables or any(table.startswith(c + "/") for c in settings.collections)
 
     for name, dataset in settings.datasets.items():
-        for key, tables in (("pool", dataset.pool), ("target", (dataset.target,) if dataset.target else ())):
+        for key, tables in (("pool", dataset.pool), ("target", tuple(dataset.target)), ("select", dataset.beside)):
             for table in tables:
                 if not known(table):
                     yield ["datasets", name, key], f"table {table!r} is not in [tables] or [collections]"

@@ -41,7 +41,8 @@ def decisions(table: pa.Table, cut: Cut) -> pa.Table:
         table.column("log_weight"),
         table.column("key"),
     ]
-    return pa.table(columns, schema=SELECTION)
+    rest = [pa.nulls(table.num_rows, field.type) for field in list(SELECTION)[len(columns) :]]
+    return pa.table([*columns, *rest], schema=SELECTION)
 
 
 def near(table: pa.Table, low: float, high: float) -> Near:

@@ -92,7 +92,13 @@ class _Plan:
 @task(name="select", persist_result=False)
 @discreet
 def select(
-    settings: Settings, dataset: str, pool: tuple[Snapshot, ...], target: Snapshot, *, scheduler: Scheduler = None
+    settings: Settings,
+    dataset: str,
+    pool: tuple[Snapshot, ...],
+    beside: tuple[Snapshot, ...] = (),
+    scores: Snapshot | None = None,
+    *,
+    scheduler: Scheduler = None,
 ) -> SelectResult:
     """Decide which records of the pool to keep for a dataset, and commit `selection/<dataset>`, one row a record.
 
@@ -101,7 +107,7 @@ def select(
     """
     started = time.perf_counter()
     lake = Lake.open(settings)
-    plan = _plan(settings, lake, dataset, pool, target)
+    plan = _plan(settings, lake, dataset, pool, beside[0])
     snapshot = lake.reuse(f"selection/{dataset}", plan.key)
     found = snapshot is not None
     if snapshot is None:
@@ -187,7 +193,7 @@ def _run(lake: Lake, workers: Workers, plan: _Plan) -> Snapshot:
         measure = divergences(
             joined([rows for one in passes for rows in one.measured]),
             judge[1] if held_out else judge.sum(axis=0),
-            keep_fraction=plan.chosen.keep_fraction,
+            keep_fraction=plan.chosen.fraction,
             temperature=plan.chosen.temperature,
             seed=plan.chosen.seed,
         )
@@ -208,9 +214,9 @@ def _decide(lake: Lake, workers: Workers, plan: _Plan, passes: Sequence[Scored],
     sample = joined_samples([one.sample for one in passes])
     parts = [one.uri for one in passes]
     spans = ranges(sum(source.part.file.n_rows for source in plan.pool)) if parts else []
-    cut = cut_at(sample.keys, sample.row_ids, plan.chosen.keep_fraction)
+    cut = cut_at(sample.keys, sample.row_ids, plan.chosen.fraction)
     if plan.chosen.exact and plan.scoring.level > 0:
-        cut = _exact_cut(workers, spans, parts, sample, plan.chosen.keep_fraction)
+        cut = _exact_cut(workers, spans, parts, sample, plan.chosen.fraction)
     decided = workers.map(decide_range, spans, parts, cut, lake.folder(table))
     summary = {
         "n_raw": sum(one.file.n_rows for one in decided),

@@ -222,7 +222,7 @@ def test_who_needs_a_table_keeps_it(tmp_path: Path) -> None:
     assert "[readers.bi] reads it (do*)" in refused("doses")
     assert "dataset doses is curated from it" in refused("odd")
     assert "dataset visits is curated from it" in refused("visits")
-    assert "dataset visits takes it for its target" in refused("near")
+    assert "dataset visits compares its pool with it" in refused("near")
     assert "the lake has no such table" in refused("nothing")
     assert "another writer's" in refused("foreign/x")
     assert "nowhere cannot rebuild it" in refused("adults", "nowhere")

@@ -50,7 +50,7 @@ class House:
         return self.lake.commit(f"records/{name}", table.schema, files, lineage=Lineage("ingest", "", ""), overwrite=not reuse)
 
     def select(self, pool: Sequence[Snapshot], target: Snapshot, **options: Any) -> SelectResult:
-        return select.fn(self.settings(**options), "d", tuple(pool), target)
+        return select.fn(self.settings(**options), "d", tuple(pool), (target,))
 
     def decisions(self, result: SelectResult) -> dict[int, dict[str, Any]]:
         rows = self.lake.read(result.snapshot).to_pylist()
