@@ -208,12 +208,31 @@ def curate(name: str, config: Config = _DEFAULT, as_json: Json = False) -> None:
 
 
 @app.command()
-def select(name: str, config: Config = _DEFAULT, as_json: Json = False) -> None:
+def select(
+    name: str,
+    why: Annotated[
+        int | None, typer.Option("--why", metavar="ROW_ID", help="Why a record was kept or dropped; nothing is selected.")
+    ] = None,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Show some kept and dropped records: they may hold personal data.")
+    ] = False,
+    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="With --samples: how many of each.")] = 10,
+    config: Config = _DEFAULT,
+    as_json: Json = False,
+) -> None:
     """Selection alone, on the tables as they are in the lake."""
+    if why is not None and samples:
+        raise typer.BadParameter("--why and --samples exclude each other")
+    if why is not None or samples:
+        from flows.select_why import sampled_records, why_selected  # noqa: PLC0415
+
+        return _out(why_selected(name, why, config) if why is not None else sampled_records(name, n, config), as_json)
     with _flows(config) as path:
         from flows.curate import select_records  # noqa: PLC0415
+        from flows.selection_report import report_path  # noqa: PLC0415
 
-        _out(show.selected(select_records(name, path), name), as_json)
+        result = select_records(name, path)
+        return _out(show.selected(result, name, report_path(path, name) if result else None), as_json)
 
 
 @app.command()

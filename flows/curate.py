@@ -13,12 +13,14 @@ from flows.progress import count_tables, say
 from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
 from infra.retired import TableRetired, retired, why_retired
+from infra.settings import Settings
 from tasks.dedup.edges import Edge
 from tasks.dedup.restore import holds
 from tasks.dedup.task import DedupResult, dedup
 from tasks.ingest.task import IngestedTable, ingest
 from tasks.prune.task import PruneResult, prune
 from tasks.select.task import SelectResult, select
+from tasks.train.score import score_pool
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,11 @@ class Curated:
 
 @flow(name="curate", persist_result=False, validate_parameters=False)
 def curate(names: list[str] | None = None, config: str = "lethe.toml") -> tuple[Curated, ...]:
-    """Curate the named datasets; every dataset of lethe.toml, if None."""
+    """Curate the named datasets; every dataset of lethe.toml, if None. Raises `NotTrained` where one selects by the scores of a
+    model that is not trained yet, and has curated before what needs no such model.
+    """
     with opened(config, shared=True) as work:
-        return tuple(_curate_one(work, name) for name in names or sorted(work.settings.datasets))
+        return tuple(_curate_one(work, name) for name in names or in_order(work.settings, work.settings.datasets))
 
 
 def _curate_one(work: Workspace, name: str) -> Curated:
@@ -100,11 +104,29 @@ def contained_in(names: Sequence[str], edges: Iterable[Edge]) -> dict[str, str]:
 
 
 def selection_of(work: Workspace, name: str, pool: tuple[Snapshot, ...]) -> SelectResult | None:
-    """The selection decisions of a dataset; None when it names no target."""
+    """The selection decisions of a dataset; None when there is nothing to decide."""
     dataset = work.settings.dataset(name)
     if not dataset.selects:
         return None
-    return select(work.settings, name, pool, work.records(dataset.beside), scheduler=work.scheduler)
+    scores = scores_of(work, name, pool)
+    return select(work.settings, name, pool, work.records(dataset.beside), scores, scheduler=work.scheduler)
+
+
+def scores_of(work: Workspace, name: str, pool: tuple[Snapshot, ...]) -> Snapshot | None:
+    """What a model says of the pool of a dataset that selects by it, as that model is trained now; None for any other dataset.
+
+    Raises `NotTrained`.
+    """
+    asked = work.settings.dataset(name).select.score
+    if asked is None or asked.model is None:
+        return None
+    say("dataset %s: score by model %s", name, asked.model)
+    return score_pool(work.settings, name, pool, scheduler=work.scheduler)
+
+
+def in_order(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Datasets by name, those that wait for a model's scores after those that the model is trained on."""
+    return sorted(names, key=lambda name: (len(settings.scorers(name)), name))
 
 
 def curate_again(work: Workspace, name: str, scanned: DedupResult) -> Curated:

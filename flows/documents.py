@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from flows.select_documents import SelectDocument
+
 
 class _Document(BaseModel):
     model_config = ConfigDict(frozen=True, from_attributes=True)
@@ -229,20 +231,6 @@ class AdoptDocument(_Document):
     subjects: list[str] = []
     found: bool = False
     seconds: float = 0.0
-
-
-class SelectDocument(_Document):
-    dataset: str
-    n_raw: int
-    n_kept: int
-    kl_reduction: float
-    seconds: float
-    found: bool = False
-    random_kl_reduction: float | None = None
-    effective_sample_size: float | None = None
-    length_correlation: float | None = None
-    version: int | None = None
-    digest: str | None = None
 
 
 class PruneDocument(_Document):

@@ -15,12 +15,14 @@ import pyarrow.parquet as pq
 
 from flows.documents import ExportDocument
 from flows.train import pool_of_training_set
+from flows.workspace import RECORDS
 from infra.contracts import LetheError
 from infra.decisions import kept_ids
 from infra.files import Part, filesystem, read_part
 from infra.ids import I64
 from infra.lake import Lake
 from infra.settings import Settings, load_settings, resolve
+from infra.spans import Cuts, read_cuts, without_cuts
 
 
 class ExportRefused(LetheError):
@@ -38,12 +40,21 @@ def export(config: Path, name: str, to: str) -> ExportDocument:
     if fs.exists(folder) and fs.ls(folder):
         raise ExportRefused(f"{to} is not empty. Name a folder that does not exist yet")
     training_set, pool = pool_of_training_set(lake, name)
-    kept = kept_ids(lake.parts(training_set))
+    kept, cuts = kept_ids(lake.parts(training_set)), read_cuts(lake.parts(training_set))
     fs.makedirs(folder, exist_ok=True)
     taken = np.zeros(len(kept), np.bool_)
-    places = ((f"{folder}/part-{uuid.uuid4().hex}.parquet", part) for s in pool for part in lake.parts(s))
-    written = [size for path, part in places if (size := _write(fs, path, _kept(part, kept, taken), part.schema))]
-    return ExportDocument(dataset=name, to=to, n_rows=int(taken.sum()), n_files=len(written), n_bytes=sum(written))
+    written = list[int]()
+    for snapshot in pool:
+        text = settings.table(snapshot.table.removeprefix(RECORDS)).text if len(cuts.row_ids) else None
+        for part in lake.parts(snapshot):
+            batches = (_without_cuts(batch, text, cuts) for batch in _kept(part, kept, taken))
+            written.append(_write(fs, f"{folder}/part-{uuid.uuid4().hex}.parquet", batches, part.schema))
+    return ExportDocument(dataset=name, to=to, n_rows=int(taken.sum()), n_files=len(written) - written.count(0), n_bytes=sum(written))
+
+
+def _without_cuts(batch: pa.RecordBatch, text: str | None, cuts: Cuts) -> pa.RecordBatch:
+    """Records without the spans that selection cut out of their text."""
+    return without_cuts(batch, text, cuts.of(np.asarray(batch.column("row_id"))))
 
 
 def _refuse_inside(place: str, settings: Settings) -> None:

@@ -7,7 +7,7 @@ whatever is still open.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,13 +18,14 @@ from flows.train import train_again
 from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
 from infra.lake import Lake
-from infra.settings import load_settings
+from infra.settings import Settings, load_settings
+from infra.views import NothingToEmbed
 from tasks.dedup.restore import Resumed, resume, suspend
 from tasks.dedup.task import DedupResult, dedup
 from tasks.forget.task import CertificateResult, EraseResult, certify, erase, open_requests, purge_derived, register_requests
 from tasks.prune.task import EmptySample
-from tasks.prune.views import NothingToEmbed
-from tasks.select.task import EmptyTarget
+from tasks.select.plan import EmptyTarget
+from tasks.train.score import NotTrained
 from tasks.train.task import (
     NothingToTrain,
     TrainResult,
@@ -36,9 +37,8 @@ from tasks.train.task import (
     retrained_since,
 )
 
-# In this order: what a table was derived from goes before the table.
-_DERIVED = ("ngram_counts", "signals", "signatures", "contamination", "selection", "scores", "training_set")
-_NOTHING_LEFT = (EmptyTarget, EmptySample, NothingToEmbed)
+_DERIVED = ("ngram_counts", "signals", "signatures", "contamination", "model_scores", "selection", "scores", "training_set")
+_NOTHING_LEFT = (EmptyTarget, EmptySample, NothingToEmbed, NotTrained)
 _NO_LONGER_MADE = "lethe.toml does not make it any more, and it rests on rows that have changed since"
 
 
@@ -102,24 +102,39 @@ def scanned(work: Workspace) -> DedupResult:
 
 
 def again(work: Workspace, erased: EraseResult) -> Redone:
-    """Every dataset and model that the lake holds, through the ordinary stages.
+    """Every dataset and model that the lake holds, through the ordinary stages, in the order in which they wait for each other.
 
     Superseded model versions are revoked and purged. What lethe.toml does not make any more, or what nothing is left for, cannot
     be made again: it goes without a successor, unless it rests on exactly the rows that the lake still holds.
     """
-    datasets, failed = curated_again(work)
-    made = {c.dataset for c in datasets}
-    retired = dropped(work, made, failed)
-    models, revoked = list[TrainResult](), list[dict[str, Any]]()
-    for name in held_models(work.settings):
-        asked = work.settings.models.get(name)
-        if asked is not None and asked.dataset in made:
-            result, gone = retrained(work, name, erased)
+    scan, failed, made = scanned(work), dict[str, str](), list[Curated]()
+    models, revoked, retired = list[TrainResult](), list[dict[str, Any]](), list[dict[str, str]]()
+    waiting = {name for name in work.settings.datasets if work.lake.exists(f"training_set/{name}")}
+    for datasets, names in rounds(work.settings, waiting, held_models(work.settings)):
+        made += curated_again(work, datasets, scan, failed)
+        waiting.difference_update(datasets)
+        there = {c.dataset for c in made}
+        retired += dropped(work, there | waiting, failed)
+        for name in names:
+            asked = work.settings.models.get(name)
+            trains = asked is not None and asked.dataset in there
+            result, gone = retrained(work, name, erased) if trains else (None, without_successor(work, name, _NO_LONGER_MADE))
             models += [result] if result is not None else []
-        else:
-            gone = without_successor(work, name, _NO_LONGER_MADE)
-        revoked += gone
-    return Redone(tuple(datasets), tuple(models), tuple(revoked), tuple(retired))
+            revoked += gone
+    return Redone(tuple(made), tuple(models), tuple(revoked), tuple(retired))
+
+
+def rounds(settings: Settings, datasets: Iterable[str], models: Iterable[str]) -> list[tuple[list[str], list[str]]]:
+    """(datasets, then models), round by round: a dataset that selects by a model's scores comes in the round after the model, and
+    a model in the round of its dataset. A model that lethe.toml has no more is of the last round."""
+    n_before = {name: len(settings.scorers(name)) for name in {*settings.datasets, *datasets}}
+    last = max(n_before.values(), default=0)
+    of_models = {name: n_before[settings.models[name].dataset] if name in settings.models else last for name in models}
+    ranks = sorted({last, *of_models.values(), *(n_before[name] for name in datasets)})
+    return [
+        (sorted(d for d in datasets if n_before[d] == rank), sorted(m for m, of in of_models.items() if of == rank))
+        for rank in ranks
+    ]
 
 
 def stands(lake: Lake, inputs: Iterable[Snapshot] | None) -> bool:
@@ -130,28 +145,36 @@ def stands(lake: Lake, inputs: Iterable[Snapshot] | None) -> bool:
 # --- datasets -------------------------------------------------------------------------------------------------------------------
 
 
-def curated_again(work: Workspace) -> tuple[list[Curated], dict[str, str]]:
-    """The datasets that have a training set, decided again; and those that nothing is left for, with what failed."""
-    scan = scanned(work)
-    datasets, failed = list[Curated](), dict[str, str]()
-    for name in (name for name in sorted(work.settings.datasets) if work.lake.exists(f"training_set/{name}")):
+def curated_again(work: Workspace, names: Iterable[str], scan: DedupResult, failed: dict[str, str]) -> list[Curated]:
+    """Datasets decided again; those that nothing is left for are noted in `failed`, with the error's name."""
+    datasets = list[Curated]()
+    for name in names:
         try:
             datasets.append(curate_again(work, name, scan))
         except _NOTHING_LEFT as error:
             failed[name] = type(error).__name__
-    return datasets, failed
+    return datasets
 
 
 def dropped(work: Workspace, made: Iterable[str], failed: Mapping[str, str]) -> list[dict[str, str]]:
-    """Derived tables that were not written again are dropped, unless the rows that they were decided on are still the lake's."""
+    """Derived tables that were not written again are dropped, unless the rows that they were decided on are still the lake's.
+
+    A model's scores come of a training set and go into a selection: after each round something further down may not stand.
+    """
     written = {table for name in made for table in tables_of(work, name)}
     retired = list[dict[str, str]]()
-    for stage in _DERIVED:
-        for table in (table for table in work.lake.tables(stage) if table not in written):
-            if not stands(work.lake, work.lake.lineage(work.lake.snapshot(table)).inputs):
-                work.lake.drop(table)
-                retired.append({"table": table, "reason": failed.get(table.removeprefix(f"{stage}/"), _NO_LONGER_MADE)})
+    while more := list(fallen(work, written)):
+        for table in more:
+            work.lake.drop(table)
+            retired.append({"table": table, "reason": failed.get(table.partition("/")[2], _NO_LONGER_MADE)})
     return retired
+
+
+def fallen(work: Workspace, written: Collection[str]) -> Iterator[str]:
+    """Derived tables, but for those just written, that rest on a table which is gone or has other rows by now."""
+    for table in (table for stage in _DERIVED for table in work.lake.tables(stage) if table not in written):
+        if not stands(work.lake, work.lake.lineage(work.lake.snapshot(table)).inputs):
+            yield table
 
 
 def tables_of(work: Workspace, dataset: str) -> list[str]:
@@ -162,6 +185,7 @@ def tables_of(work: Workspace, dataset: str) -> list[str]:
         "signals": bool(asked.select.filters),
         "signatures": asked.select.near_duplicates is not None,
         "contamination": asked.select.decontaminate is not None,
+        "model_scores": asked.select.score is not None and asked.select.score.model is not None,
         "selection": asked.selects,
         "scores": asked.prune.method in ("density", "prototypes"),
         "training_set": True,

@@ -15,6 +15,9 @@ from rich.text import Text
 
 from flows import documents as d
 from flows.plan_text import plan_lines, plan_rows
+from flows.select_documents import SelectDocument
+from flows.show_parts import grid, harmless, ran, short
+from flows.show_selection import selected, selection_lines
 from tasks.dedup.savings import Savings, sentence
 
 if TYPE_CHECKING:
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from tasks.ingest.foreign import Adopted
     from tasks.ingest.task import IngestedTable
     from tasks.prune.task import PruneResult
-    from tasks.select.task import SelectResult
     from tasks.train.task import TrainResult
 
 
@@ -155,24 +157,6 @@ def adopted(result: Adopted) -> d.AdoptDocument:
     )
 
 
-def selected(result: SelectResult | None, name: str) -> d.SelectDocument:
-    if result is None:
-        return d.SelectDocument(dataset=name, n_raw=0, n_kept=0, kl_reduction=0.0, seconds=0.0)
-    return d.SelectDocument(
-        dataset=result.dataset,
-        n_raw=result.n_raw,
-        n_kept=result.n_kept,
-        kl_reduction=result.kl_reduction,
-        seconds=result.seconds,
-        found=result.found,
-        random_kl_reduction=result.random_kl_reduction,
-        effective_sample_size=result.effective_sample_size,
-        length_correlation=result.length_correlation,
-        version=result.snapshot.version,
-        digest=result.snapshot.digest,
-    )
-
-
 def pruned(result: PruneResult) -> d.PruneDocument:
     return d.PruneDocument(
         dataset=result.dataset,
@@ -237,39 +221,16 @@ def text(document: BaseModel) -> None:
         console.print(line)
 
 
-_RAW_CHARACTERS = 1000
 _PIPE_WIDTH = 200
-
-
-def _table(columns: str, rows: list[tuple[Any, ...]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns.split():
-        table.add_column(name.replace("_", " "), justify="left" if name in _TEXTUAL else "right", overflow="fold")
-    for row in rows:
-        table.add_row(*(f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else str(v) for v in row))
-    return table
-
-
-_TEXTUAL = frozenset(
-    "table digest child parent kind step action reason dataset model request state shard metric what at first column".split()  # noqa: SIM905
-)
-
-
-def _found(found: bool, seconds: float) -> str:
-    return "found, not run again" if found else f"{seconds:.1f} s"
-
-
-def _short(digest: str) -> str:
-    return digest.rsplit(":", maxsplit=1)[-1][:12]
 
 
 def _ingest(doc: d.IngestDocument) -> list[Any]:
     if not doc.tables:
         return ["lethe.toml names no table yet: add a section such as " + escape("[tables.posts]")]
-    rows = [(t.name, t.rows, t.quarantined, t.files, t.version, _short(t.digest), _found(t.found, t.seconds)) for t in doc.tables]
+    rows = [(t.name, t.rows, t.quarantined, t.files, t.version, short(t.digest), ran(t.found, t.seconds)) for t in doc.tables]
     shown = rows if len(rows) <= 60 else rows[:50]
     more = [f"... and {len(rows) - 50} more tables"] if len(rows) > 60 else []
-    return [_table("table rows quarantined files version digest what", shown), *more, *_unsettled(doc)]
+    return [grid("table rows quarantined files version digest what", shown), *more, *_unsettled(doc)]
 
 
 def _unsettled(doc: d.IngestDocument) -> list[str]:
@@ -291,8 +252,8 @@ def _maintain(doc: d.MaintainDocument) -> list[Any]:
     joined = [(c.table, c.n_files_before, c.n_files, c.n_bytes_before, c.n_bytes) for c in doc.compacted]
     gone = [(t.table, t.n_files_deleted, t.n_bytes_deleted) for t in doc.tidied]
     return [
-        _table("table files_before files bytes_before bytes", joined) if joined else "No table has small files to join.",
-        _table("table files_removed bytes_removed", gone) if gone else "No killed run left a file.",
+        grid("table files_before files bytes_before bytes", joined) if joined else "No table has small files to join.",
+        grid("table files_removed bytes_removed", gone) if gone else "No killed run left a file.",
         *([f"renewed the recipes of {', '.join(doc.renewed)}"] if doc.renewed else []),
         *_dedup(doc.dedup),
         *(f"{name}: {'; '.join(found)}" for name, found in doc.problems.items()),
@@ -310,14 +271,12 @@ def _dedup(doc: d.DedupDocument) -> list[Any]:
     edges += [(c.child, ", ".join(c.parents), kind[True, c.multiset] + ", in all together", "exact") for c in doc.covers]
     edges += [(r.child, r.parent, f"{kind[True, r.multiset]}, {_renamed(r)}", "exact") for r in doc.renames]
     acts = plan_rows(doc.plan)
-    head = (
-        f"{doc.n_tables} tables, {len(doc.edges)} containments, {doc.bytes_read:,} bytes read; {_found(doc.found, doc.seconds)}"
-    )
+    head = f"{doc.n_tables} tables, {len(doc.edges)} containments, {doc.bytes_read:,} bytes read; {ran(doc.found, doc.seconds)}"
     more = [f"and {len(edges) - _MOST:,} more"] if len(edges) > _MOST else []
-    plan = [*([_table("table action MB saved_a_month parent reason", acts)] if acts else []), *map(escape, plan_lines(doc))]
+    plan = [*([grid("table action MB saved_a_month parent reason", acts)] if acts else []), *map(escape, plan_lines(doc))]
     left_out = [f"not compared: {name}: {reason}" for name, reason in doc.unreadable.items()]
     report = [f"the graph and all tables: {doc.report}"] if doc.report else []
-    return [head, _table("child parent what step", edges[:_MOST]), *more, *plan, *left_out, *report]
+    return [head, grid("child parent what step", edges[:_MOST]), *more, *plan, *left_out, *report]
 
 
 def _nearly(edge: d.Edge) -> str:
@@ -333,7 +292,7 @@ def _why(doc: d.WhyDocument) -> list[Any]:
     verdict = "is contained" if doc.multiset else "is contained as a set" if doc.contained else "is not contained"
     head = escape(f"{doc.child} {verdict} in {doc.parent} (settled by: {doc.step})")
     poor = [(escape(name), f"{fraction:.4f}") for name, fraction in doc.fractions.items() if fraction < 1.0]
-    return [head, escape(doc.text), *([_table("column found", poor[:60])] if poor else [])]
+    return [head, escape(doc.text), *([grid("column found", poor[:60])] if poor else [])]
 
 
 def _retirement(doc: d.RetirementDocument) -> list[Any]:
@@ -345,15 +304,15 @@ def _retirement(doc: d.RetirementDocument) -> list[Any]:
     else:
         said = f"Nothing was removed. Plan {doc.plan}" if rows else "Nothing to retire."
     return [
-        *([_table("table parent kind bytes $_a_month rebuilt_in_s", rows)] if rows else []),
+        *([grid("table parent kind bytes $_a_month rebuilt_in_s", rows)] if rows else []),
         *(escape(f"not retired: {table}: {reason}") for table, reason in doc.refused.items()),
         said,
     ]
 
 
 def _restore(doc: d.RestoreDocument) -> list[Any]:
-    rows = [(t.table, ", ".join(t.parents), t.rows, t.bytes, _short(t.digest), f"{t.seconds:.1f} s") for t in doc.tables]
-    return [_table("table parent rows bytes digest what", rows)]
+    rows = [(t.table, ", ".join(t.parents), t.rows, t.bytes, short(t.digest), f"{t.seconds:.1f} s") for t in doc.tables]
+    return [grid("table parent rows bytes digest what", rows)]
 
 
 def _register(doc: d.RegisterDocument) -> list[Any]:
@@ -368,37 +327,29 @@ def _adopt(doc: d.AdoptDocument) -> list[Any]:
         f"subject: {', '.join(doc.subjects)}" if doc.subjects else f"no subject: lethe.toml has no [tables.{doc.table}] with one"
     )
     return [
-        f"{doc.table}: {doc.source_rows:,} rows of version {doc.source_version}: {went}; {_found(doc.found, doc.seconds)}",
+        f"{doc.table}: {doc.source_rows:,} rows of version {doc.source_version}: {went}; {ran(doc.found, doc.seconds)}",
         escape(whose),
         f"The data at {doc.outside} are a copy that no erasure here reaches: delete it yourself.",
     ]
 
 
-def _select(doc: d.SelectDocument) -> list[Any]:
-    if not doc.n_raw:
-        return [f"dataset {doc.dataset}: no target, no selection"]
-    random = "" if doc.random_kl_reduction is None else f" (random choice: {doc.random_kl_reduction:+.4f})"
-    said = f"kept {doc.n_kept:,} of {doc.n_raw:,} records; kl_reduction {doc.kl_reduction:+.4f}{random}"
-    return [f"select {doc.dataset}: {said}; {_found(doc.found, doc.seconds)}"]
-
-
 def _prune(doc: d.PruneDocument) -> list[Any]:
     kept = f"kept {doc.n_kept:,} of {doc.n_in:,} records by {doc.method}"
     apart = f"{doc.n_holdout:,} held out, {doc.n_control:,} in the control"
-    return [f"prune {doc.dataset}: {kept}; {apart}; {_found(doc.found, doc.seconds)}"]
+    return [f"prune {doc.dataset}: {kept}; {apart}; {ran(doc.found, doc.seconds)}"]
 
 
 def _curate(doc: d.CurateDocument) -> list[Any]:
     left_out = [f"left out {child}: contained in {parent}" for child, parent in doc.left_out.items()]
-    chosen = _select(doc.select) if doc.select else []
+    chosen = selection_lines(doc.select) if doc.select else []
     return [*_ingest(doc.ingest), *_dedup(doc.dedup), *left_out, *chosen, *_prune(doc.prune)]
 
 
 def _train(doc: d.TrainDocument) -> list[Any]:
-    rows = [(str(s.shard), _short(s.digest), "found" if s.found else "trained") for s in doc.shards]
+    rows = [(str(s.shard), short(s.digest), "found" if s.found else "trained") for s in doc.shards]
     metrics = [(name, f"{value:.4f}") for name, value in sorted(doc.metrics.items())]
-    head = f"model {doc.model} version {doc.version}, digest {_short(doc.digest)}; {_found(doc.found, doc.seconds)}"
-    return [head, _table("shard digest what", rows), _table("metric value", metrics)]
+    head = f"model {doc.model} version {doc.version}, digest {short(doc.digest)}; {ran(doc.found, doc.seconds)}"
+    return [head, grid("shard digest what", rows), grid("metric value", metrics)]
 
 
 def _forget(doc: d.ForgetDocument) -> list[Any]:
@@ -409,7 +360,7 @@ def _forget(doc: d.ForgetDocument) -> list[Any]:
         for r in doc.requests
     ]
     kept = (escape(f"{table} was retired and is kept now: {reason}") for table, reason in doc.kept.items())
-    return [_table("request rows_erased table shards_retrained residue_hits what", rows), *kept]
+    return [grid("request rows_erased table shards_retrained residue_hits what", rows), *kept]
 
 
 def _verify(doc: d.VerifyDocument) -> list[Any]:
@@ -420,12 +371,12 @@ def _status(doc: d.StatusDocument) -> list[Any]:
     others = [(t["name"], t["rows"], t["version"], t["uri"]) for t in doc.foreign]
     gone = [(t["name"], ", ".join(t["parents"]), t["rows"], t["bytes"], "retired: bytes saved") for t in doc.retired]
     return [
-        _table("table rows version digest", [(t["name"], t["rows"], t["version"], _short(t["digest"])) for t in doc.tables]),
-        _table("dataset records kept version", [(s["name"], s["n_records"], s["n_kept"], s["version"]) for s in doc.datasets]),
-        _table("model version digest state", [(m["name"], m["version"], _short(m["digest"]), m["state"]) for m in doc.models]),
-        _table("request state at", [(r["request_id"], r["state"], r["at"]) for r in doc.requests]),
-        *([_table("table rows version what", others)] if others else []),
-        *([_table("table parent rows bytes what", gone)] if gone else []),
+        grid("table rows version digest", [(t["name"], t["rows"], t["version"], short(t["digest"])) for t in doc.tables]),
+        grid("dataset records kept version", [(s["name"], s["n_records"], s["n_kept"], s["version"]) for s in doc.datasets]),
+        grid("model version digest state", [(m["name"], m["version"], short(m["digest"]), m["state"]) for m in doc.models]),
+        grid("request state at", [(r["request_id"], r["state"], r["at"]) for r in doc.requests]),
+        *([grid("table rows version what", others)] if others else []),
+        *([grid("table parent rows bytes what", gone)] if gone else []),
     ]
 
 
@@ -440,9 +391,9 @@ def _quarantine(doc: d.QuarantineDocument) -> list[Any]:
     told = [(escape(t.name), escape(r.reason), r.n_rows, r.n_files, escape(_places(r.examples))) for t, r in reasons]
     return [
         *_balance(doc),
-        *(["", _table("table in rows quarantined fraction suppressed erased what", sums[:60])] if sums else []),
+        *(["", grid("table in rows quarantined fraction suppressed erased what", sums[:60])] if sums else []),
         *([f"... and {len(sums) - 60} more tables"] if len(sums) > 60 else []),
-        *(["", _table("table reason rows files first", told)] if told else []),
+        *(["", grid("table reason rows files first", told)] if told else []),
         *(Text(f"\nstopped: {t.name}, {s.file}: {s.message}") for t in tables for s in t.stopped),
         *_raw_rows(reasons),
     ]
@@ -477,14 +428,8 @@ def _adds_up(table: d.QuarantinedTable) -> str:
 
 
 def _raw_rows(reasons: list[tuple[d.QuarantinedTable, d.QuarantineReason]]) -> list[Text]:
-    shown = [Text(f"{t.name}, {r.reason}:\n" + "\n".join(f"  {_harmless(row)}" for row in r.raw)) for t, r in reasons if r.raw]
+    shown = [Text(f"{t.name}, {r.reason}:\n" + "\n".join(f"  {harmless(row)}" for row in r.raw)) for t, r in reasons if r.raw]
     return [Text("\nrejected rows as they came (they may hold personal data)"), *shown] if shown else []
-
-
-def _harmless(raw: str) -> str:
-    """Foreign text for a terminal: one line of bounded length, without characters that command it."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw[:_RAW_CHARACTERS])
-    return f"{shown}... ({len(raw):,} characters)" if len(raw) > _RAW_CHARACTERS else shown
 
 
 def _demo(doc: d.DemoDocument) -> list[Any]:
@@ -512,7 +457,7 @@ _TEXTS: dict[type[BaseModel], Callable[[Any], list[Any]]] = {
     d.RestoreDocument: _restore,
     d.RegisterDocument: _register,
     d.AdoptDocument: _adopt,
-    d.SelectDocument: _select,
+    SelectDocument: selection_lines,
     d.PruneDocument: _prune,
     d.CurateDocument: _curate,
     d.TrainDocument: _train,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from prefect import flow
 
 from flows.progress import say
 from flows.workspace import RECORDS, Workspace, opened
 from infra.contracts import LetheError, Snapshot
 from infra.lake import Lake
+from infra.settings import Settings
 from tasks.train.task import TrainResult
 from tasks.train.task import train as train_model
 
@@ -20,7 +23,12 @@ class NotCurated(LetheError):
 def train(names: list[str] | None = None, config: str = "lethe.toml") -> tuple[TrainResult, ...]:
     """Train the named models (all of lethe.toml, if None) on their newest training sets; unchanged shards are found."""
     with opened(config, shared=True) as work:
-        return tuple(train_again(work, name) for name in names or sorted(work.settings.models))
+        return tuple(train_again(work, name) for name in names or models_in_order(work.settings, work.settings.models))
+
+
+def models_in_order(settings: Settings, names: Iterable[str]) -> list[str]:
+    """Models by name, those whose dataset waits for another model's scores after that one."""
+    return sorted(names, key=lambda name: (len(settings.scorers(settings.model(name).dataset)), name))
 
 
 def train_again(work: Workspace, name: str) -> TrainResult:

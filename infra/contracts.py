@@ -162,13 +162,27 @@ SELECTION = _schema(
     representative=pa.int64(),
     cuts=pa.list_(pa.int32()),
 )
-SIGNATURES = _schema(row_id=pa.int64(), n_words=pa.int64(), text_hash=pa.binary(16), minhash=pa.binary())
+SIGNATURES = _schema(row_id=pa.int64(), n_words=pa.int64(), text_hash=pa.binary(), minhash=pa.binary())
 CONTAMINATION = _schema(
-    row_id=pa.int64(), table=pa.string(), n_words=pa.int32(), begin=pa.int32(), end=pa.int32(), item=pa.int64()
+    row_id=pa.int64(),
+    table=pa.string(),
+    gram=pa.int64(),
+    word=pa.int32(),
+    n_words=pa.int32(),
+    begin=pa.int32(),
+    end=pa.int32(),
+    of_words=pa.int32(),
 )
+MODEL_SCORES = _schema(row_id=pa.int64(), score=pa.float64())
 SCORES = _schema(row_id=pa.int64(), metric=pa.string(), score=pa.float64(), cluster=pa.int32())
 TRAINING_SET = _schema(
-    row_id=pa.int64(), shard=pa.int32(), slice=pa.int32(), keep=pa.bool_(), reason=pa.string(), control=pa.bool_()
+    row_id=pa.int64(),
+    shard=pa.int32(),
+    slice=pa.int32(),
+    keep=pa.bool_(),
+    reason=pa.string(),
+    control=pa.bool_(),
+    cuts=pa.list_(pa.int32()),
 )
 REQUESTS = _schema(
     request_id=pa.string(), kind=pa.string(), subject=pa.string(), state=pa.string(), at=TIMESTAMP, detail=pa.string()

@@ -43,7 +43,7 @@ def ranges(n_rows: int, rows_per_range: int = 2_000_000) -> list[tuple[int, int]
 
 def merged(parts: Sequence[str], lo: int, hi: int) -> pa.Table:
     """The rows of all parts with lo <= row_id < hi, one a row id, sorted by it."""
-    pieces = [piece for piece in (_slice(uri, lo, hi) for uri in parts) if piece is not None]
+    pieces = sliced(parts, lo, hi)
     if not pieces:
         raise ValueError("merged() needs at least one part")
     table = pa.concat_tables(pieces).sort_by("row_id").combine_chunks()
@@ -53,7 +53,12 @@ def merged(parts: Sequence[str], lo: int, hi: int) -> pa.Table:
     return table.filter(pa.array(first))
 
 
-def _slice(uri: str, lo: int, hi: int) -> pa.Table | None:
+def sliced(parts: Sequence[str], lo: int, hi: int) -> list[pa.Table]:
+    """The rows of each part with lo <= row_id < hi, copies and all."""
+    return [_slice(uri, lo, hi) for uri in parts]
+
+
+def _slice(uri: str, lo: int, hi: int) -> pa.Table:
     fs, path = filesystem(uri)
     with fs.open(path, "rb") as file:
         condition = (pc.field("row_id") >= lo) & (pc.field("row_id") <= hi - 1)

@@ -48,6 +48,7 @@ _STAGES = (
     "signals",
     "signatures",
     "contamination",
+    "model_scores",
     "selection",
     "scores",
     "training_set",

@@ -86,6 +86,11 @@ class ScoreSettings(_Strict):
             raise ValueError("threshold and percentile exclude each other")
         return self
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether the score drops records by itself, rather than that records are drawn by it."""
+        return self.threshold is not None or self.percentile is not None
+
 
 class FloorSettings(_Strict):
     """The least of each stratum that stays: a share of its records, a number of them, or both. `by`: a column, or "table"."""
@@ -149,3 +154,15 @@ class SelectSettings(_Strict):
     def drops(self) -> bool:
         """Whether a step before the resampling may drop records."""
         return bool(self.filters) or self.near_duplicates is not None or self.decontaminate is not None
+
+
+class MixtureSettings(_Strict):
+    """Domains that are drawn more often at the end of training (domain upsampling, arXiv 2406.03476).
+
+    In the last `final_fraction` of a shard's work rows are drawn by `weights`: a row of a domain that is not named has weight 1.
+    A domain is a table of the pool, or a value of the column `by`.
+    """
+
+    weights: Annotated[dict[str, Positive], Field(min_length=1)]
+    final_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.15
+    by: str = "table"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from infra.contract_check import contract_complaints
 from infra.contracts import LetheError
 from infra.price_book import RetentionSettings
-from infra.select_settings import Method, SelectSettings, Targets
+from infra.select_settings import Method, MixtureSettings, SelectSettings, Targets
 
 _T = TypeVar("_T")
 _FOREIGN = "foreign"
@@ -123,6 +123,7 @@ class DatasetSettings(_Strict):
     target: Targets = {}
     select: SelectSettings = SelectSettings()
     prune: PruneSettings = PruneSettings()
+    mixture: MixtureSettings | None = None
     holdout_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
     @property
@@ -234,6 +235,15 @@ class Settings(_Strict):
                 return model.shards, model.slices
         return 1, 1
 
+    def scorers(self, dataset: str) -> tuple[str, ...]:
+        """The models that are trained before a dataset can be curated, the last one first: the one whose score it selects by, the
+        one that its dataset selects by, and so on. A circle ends where it closes."""
+        found, asked = list[str](), self.datasets.get(dataset)
+        while asked is not None and (score := asked.select.score) and score.model and score.model not in found:
+            found.append(score.model)
+            asked = self.datasets.get(self.models[score.model].dataset) if score.model in self.models else None
+        return tuple(found)
+
     def dataset(self, name: str) -> DatasetSettings:
         return _pick(self.datasets, name, "dataset", "datasets")
 
@@ -281,6 +291,8 @@ def _complaints(settings: Settings) -> Iterator[_Complaint]:
     yield from _bad_contracts(settings)
     yield from _dangling(settings)
     yield from _disagreeing(settings)
+    yield from _unscorable(settings)
+    yield from _unmixable(settings)
 
 
 def _bad_names(settings: Settings) -> Iterator[_Complaint]:
@@ -318,6 +330,24 @@ def _disagreeing(settings: Settings) -> Iterator[_Complaint]:
         first, shards, slices = plans.setdefault(model.dataset, (name, model.shards, model.slices))
         if (shards, slices) != (model.shards, model.slices):
             yield ["models", name], f"shards and slices must equal those of models.{first}, which trains on the same dataset"
+
+
+def _unscorable(settings: Settings) -> Iterator[_Complaint]:
+    for name, dataset in settings.datasets.items():
+        keys, score, scorers = ["datasets", name, "select", "score"], dataset.select.score, settings.scorers(name)
+        if scorers and scorers[0] not in settings.models:
+            yield [*keys, "model"], f"{scorers[0]!r} is not in [models]"
+        elif any(model in settings.models and settings.models[model].dataset == name for model in scorers):
+            yield [*keys, "model"], f"a circle: the dataset waits for model {scorers[0]!r}, and that one for the dataset"
+        if score is not None and dataset.method not in ("score", "none") and not score.is_bound:
+            yield keys, f"records are drawn by {dataset.method} here, so the score can only drop: add a threshold or a percentile"
+
+
+def _unmixable(settings: Settings) -> Iterator[_Complaint]:
+    for name, dataset in settings.datasets.items():
+        for table in dataset.mixture.weights if dataset.mixture and dataset.mixture.by == "table" else ():
+            if table not in dataset.pool:
+                yield ["datasets", name, "mixture", "weights"], f"table {table!r} is not in the pool: {', '.join(dataset.pool)}"
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -54,9 +54,18 @@ def _hash_tokens(words: U64, starts: U32, ends: U32, n_tokens: int, start: np.ui
         previous = hashed
 
 
+@compiled
+def _add_all(grams: U32, n_tokens: int, weights: I64, n_targets: int, sums: I64) -> None:
+    """Add to each target's sum its weights of a document's n-grams."""
+    for k in range(1, 2 * n_tokens):
+        at = uint64(grams[k]) * uint64(n_targets)
+        for r in range(n_targets):
+            sums[r] += weights[at + uint64(r)]
+
+
 # --- one array -----------------------------------------------------------------------------------------------------------------
 
-_TOKENS, _COUNT, _SCORE, _FILL = 0, 1, 2, 3
+_TOKENS, _COUNT, _SCORE, _FILL, _SCORES = 0, 1, 2, 3, 4
 
 
 @compiled
@@ -70,6 +79,7 @@ def _run(
     n_buckets: np.uint64,
     max_tokens: int,
     weights: I64,
+    n_targets: int,
     places: I64,
     sums: I64,
     n_tokens: I64,
@@ -77,8 +87,9 @@ def _run(
 ) -> None:
     """One pass over documents. `n_tokens` is always written, and is negative for a document that was left out.
 
-    `_COUNT` adds 1 to weights[bucket] for each n-gram; `_SCORE` writes Σ weights[bucket] to `sums`; `_FILL` writes a document's
-    buckets to `buckets` from its place on. Without a `table` (length 0), only documents of pure ASCII are taken.
+    `_COUNT` adds 1 to weights[bucket] for each n-gram; `_SCORE` writes Σ weights[bucket] to `sums`, `_SCORES` the same of each
+    target, where a bucket's weights stand side by side, and so do a document's sums; `_FILL` writes a document's buckets to
+    `buckets` from its place on. Without a `table` (length 0), only documents of pure ASCII are taken.
     """
     capacity = 1 << 14
     low, kinds, edges, starts, ends, grams = room(capacity)
@@ -101,6 +112,8 @@ def _run(
             for k in range(1, 2 * n):
                 total += weights[grams[k]]
             sums[d] = total
+        elif mode == _SCORES:
+            _add_all(grams, n, weights, n_targets, sums[d * n_targets : (d + 1) * n_targets])
         else:
             for k in range(1, 2 * n):
                 buckets[places[d] + k - 1] = grams[k]
@@ -118,6 +131,7 @@ class _Job:
     n_buckets: int = 1
     max_tokens: int = 1 << 62
     weights: I64 = field(default_factory=lambda: np.empty(0, np.int64))
+    n_targets: int = 1
     buckets: I32 = field(default_factory=lambda: np.empty(0, np.int32))
 
 
@@ -137,11 +151,16 @@ def count_tokens(array: pa.Array | pa.ChunkedArray) -> I64:
 def score_ngrams(array: pa.Array | pa.ChunkedArray, ratios: I64, *, seed: int) -> tuple[I64, I64]:
     """Σ ratios[bucket] over the n-grams of each document, and its number of tokens; both int64 of shape (n,).
 
-    `ratios` holds integers (fixed point), one a bucket: sums are exact and owe nothing to the order of the n-grams.
+    `ratios` holds integers (fixed point), one a bucket: sums are exact and owe nothing to the order of the n-grams. Ratios of
+    shape (R, n_buckets) give sums of shape (n, R), in the same pass.
     """
-    job = _Job(_SCORE, seed, len(ratios), weights=np.ascontiguousarray(ratios, np.int64))
+    rows = np.atleast_2d(ratios)
+    # A bucket's ratios lie side by side: one place in memory for each n-gram.
+    weights = np.ascontiguousarray(rows.T, np.int64).ravel()
+    job = _Job(_SCORE if len(rows) == 1 else _SCORES, seed, rows.shape[1], weights=weights, n_targets=len(rows))
     passes = [_visit(job, texts, np.zeros(len(texts.sizes), np.int64)) for texts in text_chunks(array)]
-    return _joined([sums for sums, _ in passes]), _joined([n_tokens for _, n_tokens in passes])
+    sums = np.concatenate([np.zeros((0, len(rows)), np.int64), *(found for found, _ in passes)])
+    return sums[:, 0] if ratios.ndim == 1 else sums, _joined([n_tokens for _, n_tokens in passes])
 
 
 def token_buckets(
@@ -170,16 +189,16 @@ def _joined(parts: list[I64]) -> I64:
 
 
 def _visit(job: _Job, texts: Texts, spots: I64) -> tuple[I64, I64]:
-    """(sums, n_tokens) of documents; `spots` says where a document's buckets go."""
+    """Sums (n, R) and n_tokens (n,) of documents; `spots` says where a document's buckets go."""
     start = start_of(job.seed)
-    sums = np.zeros(len(texts.sizes), np.int64)
+    sums = np.zeros((len(texts.sizes), job.n_targets), np.int64)
     n_tokens = np.zeros(len(texts.sizes), np.int64)
 
     def run(some: Texts, places: I64, table: U32) -> I64:
-        part, n = np.zeros(len(places), np.int64), np.zeros(len(places), np.int64)
+        part, n = np.zeros((len(places), job.n_targets), np.int64), np.zeros(len(places), np.int64)
         _run(
             job.mode, some.data, some.begins, some.sizes, table, start, np.uint64(job.n_buckets), job.max_tokens,
-            job.weights, spots[places], part, n, job.buckets,
+            job.weights, job.n_targets, spots[places], part.ravel(), n, job.buckets,
         )  # fmt: skip
         sums[places], n_tokens[places] = part, n
         return n

@@ -20,12 +20,13 @@ from infra.contracts import HOLDOUT, KEPT, NOT_SELECTED, PRUNED, SCORES, TRAININ
 from infra.decisions import kept_ids, merged, spill
 from infra.files import Folder, Part, read_part, write_part
 from infra.ids import I64, Digest, Keys, in_sample, keyed_uniform
+from infra.spans import CUTS, Cuts, contents, read_cuts, without_cuts
 from infra.subjects import row_places
+from infra.views import Job, View, content_of
+from tasks.kernels.embedding import Embedding, embed
 from tasks.kernels.kmeans import UNIT
-from tasks.prune.embedding import Embedding, content_of, embed
 from tasks.prune.places import held_out, in_control, shard_digests, shards_and_slices
 from tasks.prune.rules import Rule, apply_rule
-from tasks.prune.views import Job, View
 
 Mask = npt.NDArray[np.bool_]
 I32 = npt.NDArray[np.int32]
@@ -42,6 +43,7 @@ _DECISIONS = pa.schema(
         ("control", pa.bool_()),
         ("distance", pa.int64()),
         ("cluster", pa.int32()),
+        ("cuts", CUTS),
     ]
 )
 
@@ -142,7 +144,7 @@ def _sampled(batch: pa.RecordBatch, view: View, plan: Plan) -> Sample:
     chosen = inside & _selected(row_ids, plan.chosen)
     rows = batch.filter(pa.array(chosen))
     if plan.embeds:
-        return Sample(row_ids[inside], row_ids[chosen], _labels(rows, view), content_of(rows, view))
+        return Sample(row_ids[inside], row_ids[chosen], _labels(rows, view), _content(rows, view, plan))
     nobody = pa.nulls(rows.num_rows, pa.string())
     return Sample(row_ids[inside], row_ids[chosen], nobody, pa.table({"row_id": rows.column("row_id")}))
 
@@ -165,6 +167,22 @@ def device_here(wanted: str) -> str:
 @lru_cache(maxsize=1)
 def _chosen_ids(chosen: Chosen) -> I64:
     return kept_ids(chosen.parts)
+
+
+@lru_cache(maxsize=1)
+def _chosen_cuts(chosen: Chosen) -> Cuts:
+    return read_cuts(chosen.parts)
+
+
+def _cuts(row_ids: I64, chosen: Chosen | None) -> pa.Array:
+    """What selection cuts out of each record, kept or not: the random control trains on others."""
+    return pa.nulls(len(row_ids), CUTS) if chosen is None else _chosen_cuts(chosen).of(row_ids)
+
+
+def _content(rows: pa.RecordBatch, view: View, plan: Plan) -> pa.Table:
+    """What an embedding sees of rows: no text that is cut."""
+    cuts = _cuts(_ids(rows), plan.chosen) if view.look == "text" else None
+    return content_of(without_cuts(rows, view.content, cuts), view)
 
 
 def _selected(row_ids: I64, chosen: Chosen | None) -> Mask:
@@ -198,13 +216,13 @@ def _decided(batch: pa.RecordBatch, view: View, plan: Plan, fitted: Fitted) -> p
         reasons[asked[~keep]] = _PRUNED
     control = in_control(row_ids, fitted.control_fraction, plan.seed) & ~held
     columns = [row_ids, shards, slices, reasons, control, distances, clusters]
-    return pa.table([pa.array(column) for column in columns], schema=_DECISIONS)
+    return pa.table([*(pa.array(column) for column in columns), _cuts(row_ids, plan.chosen)], schema=_DECISIONS)
 
 
 def _ruled(rows: pa.RecordBatch, view: View, plan: Plan, fitted: Fitted) -> tuple[I32, I64, Mask]:
     """(cluster, squared distance, kept) of rows by what was fitted."""
     assert fitted.rule is not None and fitted.embedding is not None
-    points = embed(fitted.embedding, content_of(rows, view))
+    points = embed(fitted.embedding, _content(rows, view, plan))
     return apply_rule(fitted.rule, points, _ids(rows), _labels(rows, view), device=device_here(plan.device))
 
 
@@ -218,6 +236,7 @@ def write_range(
     table = merged(spilled, *bounds)
     row_ids, shards, reasons, clusters = (table.column(name).to_numpy() for name in ("row_id", "shard", "reason", "cluster"))
     kept = reasons == _KEPT
+    trained = contents(row_ids, table.column("cuts").combine_chunks())
     scored = table.filter(pa.array(clusters >= 0))
     counts = np.bincount(reasons.astype(np.int64), minlength=len(REASONS))
     return Written(
@@ -226,7 +245,7 @@ def write_range(
         {reason: int(n) for reason, n in zip(REASONS, counts, strict=True)},
         int(table.column("control").to_numpy().sum()),
         np.bincount(clusters[clusters >= 0], minlength=n_clusters),
-        tuple(shard_digests(row_ids[kept], shards[kept], plan.n_shards)),
+        tuple(shard_digests(trained[kept], shards[kept], plan.n_shards)),
     )
 
 
@@ -238,6 +257,7 @@ def _training_rows(table: pa.Table) -> Iterator[pa.RecordBatch]:
             pa.array(np.asarray(reasons) == _KEPT),
             pa.array(REASONS, pa.string()).take(reasons),
             batch.column("control"),
+            batch.column("cuts"),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=TRAINING_SET)
 

@@ -14,6 +14,7 @@ import numpy as np
 from prefect import task
 
 from infra.cluster import Scheduler, Workers, connect
+from infra.columns import Look
 from infra.contracts import HOLDOUT, KEPT, PRUNED, SCORES, TRAINING_SET, LetheError, Lineage, Snapshot
 from infra.decisions import ranges
 from infra.discretion import discreet
@@ -21,14 +22,15 @@ from infra.ids import Digest, sample_level
 from infra.lake import Lake
 from infra.lineage import code_digest, stage_key
 from infra.settings import Settings
-from tasks.prune.embedding import embed, fit_embedding
+from infra.views import Job, View, views_of
+from tasks.kernels.embedding import embed, fit_embedding
 from tasks.prune.frames import Chosen, Fitted, Plan, Sample, Written, decide_part, device_here, joined, sample_part, write_range
 from tasks.prune.places import rounded_fraction
 from tasks.prune.quotas import n_to_keep
 from tasks.prune.rules import fit_rule
-from tasks.prune.views import Job, Look, View, views_of
 
-_CODE = ("tasks.prune", "tasks.kernels.kmeans", "tasks.kernels.embed", "tasks.kernels.ngrams", "tasks.kernels.tokens")
+_KERNELS = ("embed", "embedding", "kmeans", "ngrams", "tokens")
+_CODE = ("tasks.prune", *(f"tasks.kernels.{name}" for name in _KERNELS), "infra.columns", "infra.spans", "infra.views")
 _RECORDS = "records/"
 
 

@@ -1,66 +1,209 @@
-"""From scores to decision rows, a range of row ids at a time; and the exact cut, when the settings ask for it. Pure."""
+"""What workers do with a range of row ids: join scores with verdicts, count, and write the decisions. They may run twice."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from infra.contracts import BELOW_THRESHOLD, EMPTY_TEXT, KEPT, SELECTION
+from infra.contracts import BELOW_THRESHOLD, KEPT, SELECTION, DataFile
+from infra.decisions import merged, sliced, spill
+from infra.files import Folder, write_part
 from infra.ids import F64, I64
-from tasks.select.weights import Cut, is_kept, nth
+from tasks.select.budget import I32, Candidates, Cuts, Totals, admitted, totals_of
+from tasks.select.exact import Answer, Probe, admitted_totals, answer
+from tasks.select.plan import TABLE
+from tasks.select.report_figures import Shape, shape
+from tasks.select.safety import Losses, losses
+from tasks.select.scored import CODES, REASONS, Door, Joined, Rows, empty_rows, joined, of_table, to_table
+from tasks.select.verdicts import VERDICT, verdicts
+from tasks.select.weights import target_keys
 
-SCORED = pa.schema([("row_id", pa.int64()), ("log_weight", pa.float64()), ("key", pa.float64())])
+_GROUP_ROWS = 65_536
+_BELOW = CODES[BELOW_THRESHOLD]
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Near:
-    """Of one range of row ids: how many records have text, how many keys lie above a bracket, and the records within it."""
+class Strata:
+    """The `n` strata that floors are for: tables, the values of column `column` of those that are read, or all records as one."""
 
-    n: int
-    n_above: int
-    keys: F64
-    row_ids: I64
+    column: int | None = None
+    values: tuple[str | None, ...] = ()
+    n: int = 1
+    by_table: bool = False
 
-
-def scored(row_ids: I64, log_weights: F64, keys: F64) -> pa.Table:
-    """Scores as a table; a document without tokens (NaN) has NULL for both."""
-    return pa.table([pa.array(row_ids), pa.array(log_weights, from_pandas=True), pa.array(keys, from_pandas=True)], schema=SCORED)
-
-
-def decisions(table: pa.Table, cut: Cut) -> pa.Table:
-    """One SELECTION row for each row of a scored table."""
-    row_ids, keys = row_ids_and_keys(table)
-    keep = is_kept(keys, row_ids, cut)
-    reason = np.where(np.isnan(keys), EMPTY_TEXT, np.where(keep, KEPT, BELOW_THRESHOLD))
-    columns = [
-        table.column("row_id"),
-        pa.array(keep),
-        pa.array(reason, pa.string()),
-        table.column("log_weight"),
-        table.column("key"),
-    ]
-    rest = [pa.nulls(table.num_rows, field.type) for field in list(SELECTION)[len(columns) :]]
-    return pa.table([*columns, *rest], schema=SELECTION)
+    def numbers(self, rows: Rows) -> I32:
+        """The stratum of each record."""
+        if self.by_table:
+            return rows.places.astype(np.int32)
+        if self.column is None:
+            return np.zeros(len(rows.row_ids), np.int32)
+        found = pc.index_in(rows.strata[self.column], pa.array(self.values, pa.string()), skip_nulls=False)
+        return np.asarray(found, np.int32)
 
 
-def near(table: pa.Table, low: float, high: float) -> Near:
-    """The records of a scored table about a bracket [low, high] of keys."""
-    row_ids, keys = row_ids_and_keys(table)
-    within = (keys >= low) & (keys <= high)
-    return Near(int((~np.isnan(keys)).sum()), int((keys > high).sum()), keys[within], row_ids[within])
+@dataclass(frozen=True)
+class Rules:
+    """What makes candidates out of spilled scores and verdicts.
+
+    `targets` are names, `tables` those of the pool by place, `columns` those of the strata: `watched` ones count for safety.
+    """
+
+    scored: tuple[str, ...]
+    verdicts: tuple[str, ...]
+    door: Door
+    strata: Strata
+    temperature: float
+    seed: int
+    targets: tuple[str, ...]
+    tables: tuple[str, ...]
+    columns: tuple[str, ...]
+    watched: tuple[str, ...]
+
+    def with_verdicts(self, found: Sequence[str]) -> Rules:
+        """The same, with more spilled verdicts."""
+        return replace(self, verdicts=(*self.verdicts, *found))
 
 
-def cut_within(found: list[Near], k: int) -> Cut | None:
-    """The cut that keeps the k largest keys of all ranges, or None where it lies outside the bracket."""
-    keys = np.concatenate([part.keys for part in found])
-    missing = k - sum(part.n_above for part in found)
-    if not 1 <= missing <= len(keys):
-        return None
-    return nth(keys, np.concatenate([part.row_ids for part in found]), missing)
+@dataclass(frozen=True)
+class Look:
+    """Of one range: the sample's candidates and their strata, all candidates counted, and which of the ids asked for are among
+    them."""
+
+    rows: Rows
+    strata: I32
+    totals: Totals
+    present: I64
 
 
-def row_ids_and_keys(table: pa.Table) -> tuple[I64, F64]:
-    """Both columns as arrays; NULL keys as NaN."""
-    return np.asarray(table.column("row_id")), np.asarray(table.column("key").to_numpy(), np.float64)
+@dataclass(frozen=True)
+class Decided:
+    """A written part of the selection, and what is told of it."""
+
+    file: DataFile
+    losses: Losses
+    raw: Shape
+    selected: Shape
+    n_by_target: tuple[int, ...]
+    n_tokens: int
+
+
+def look(span: Span, rules: Rules, asked: I64) -> Look:
+    """Count a range of row ids. `asked` are row ids, sorted."""
+    here = _joined(span, rules)
+    sampled = here.candidates & here.rows.sampled
+    strata = rules.strata.numbers(here.rows)
+    everybody = _candidates(here.rows, strata, rules).take(here.candidates)
+    present = here.rows.row_ids[here.candidates & np.isin(here.rows.row_ids, asked, assume_unique=True)]
+    rows = here.rows.take(sampled)
+    return Look(rows, strata[sampled], totals_of(everybody, rules.strata.n), present)
+
+
+def dropped(span: Span, rules: Rules, scratch: str) -> str:
+    """Spill the ids of a range's records that are no candidates, as verdicts."""
+    here = _joined(span, rules)
+    which = ~here.candidates
+    reasons = pa.array(REASONS).take(pa.array(here.codes[which]))
+    return spill(scratch, verdicts(here.rows.row_ids[which], reason=reasons))
+
+
+def answers(span: Span, rules: Rules, probe: Probe) -> Answer:
+    """What a range says to a probe of the exact cut."""
+    return answer(_open(span, rules), probe)
+
+
+def counts_admitted(span: Span, rules: Rules, cuts: Cuts) -> Totals:
+    """What cuts admit of a range."""
+    return admitted_totals(_open(span, rules), cuts, rules.strata.n)
+
+
+def _open(span: Span, rules: Rules) -> Candidates:
+    """All candidates of a range."""
+    here = _joined(span, rules)
+    return _candidates(here.rows, rules.strata.numbers(here.rows), rules).take(here.candidates)
+
+
+def decide_range(span: Span, rules: Rules, cuts: Cuts, edges: F64, folder: Folder) -> Decided:
+    """Decide a range of row ids and write its part of the selection."""
+    here = _joined(span, rules)
+    rows, candidates = here.rows, _candidates(here.rows, rules.strata.numbers(here.rows), rules)
+    keep, target = admitted(candidates, cuts)
+    keep &= here.candidates
+    codes = np.where(here.candidates & ~keep, _BELOW, here.codes).astype(np.int8)
+    target = np.where(keep, target, -1)
+    table = _decisions(here, candidates.keys, codes, target, rules)
+    file = write_part(folder, table.to_batches(max_chunksize=_GROUP_ROWS), SELECTION, stats=("row_id",))
+    best = _best(rows.weights)
+    return Decided(
+        file,
+        _losses(table, rows, rules),
+        shape(rows.n_tokens, best, edges),
+        shape(rows.n_tokens[keep], best[keep], edges),
+        tuple(int(np.count_nonzero(target == r)) for r in range(len(rules.targets))),
+        int(rows.n_tokens[keep].sum()),
+    )
+
+
+def keys_by(rows: Rows, rules: Rules, *, seed: int | None = None) -> F64:
+    """Noisy keys (n, R) of records."""
+    seed = rules.seed if seed is None else seed
+    return target_keys(rows.weights, rows.row_ids, rules.targets, temperature=rules.temperature, seed=seed)
+
+
+# --- joining -------------------------------------------------------------------------------------------------------------------
+
+
+def _joined(span: Span, rules: Rules) -> Joined:
+    rows = of_table(merged(rules.scored, *span))
+    found = [VERDICT.empty_table(), *sliced(rules.verdicts, *span)]
+    return joined(rows, pa.concat_tables(found), rules.door)
+
+
+def _candidates(rows: Rows, strata: I32, rules: Rules) -> Candidates:
+    return Candidates(rows.row_ids, keys_by(rows, rules), rows.n_tokens, strata)
+
+
+def _best(weights: F64) -> F64:
+    """The log weight of the target that suits a record best: the one that is told of it, (n,)."""
+    if weights.shape[1] == 1:
+        return weights[:, 0]
+    return np.where(np.isnan(weights).all(axis=1), np.nan, np.max(np.nan_to_num(weights, nan=-np.inf), axis=1))
+
+
+def _decisions(here: Joined, keys: F64, codes: np.ndarray, target: I32, rules: Rules) -> pa.Table:
+    """One SELECTION row for each record; of several targets, weight and key are of the one that admitted it, or the best."""
+    rows = here.rows
+    told = np.where(target >= 0, target, np.argmax(np.nan_to_num(keys, nan=-np.inf), axis=1))
+    at = np.arange(len(told))
+    named = pa.array(rules.targets, pa.string()).take(pa.array(np.maximum(target, 0), mask=target < 0))
+    columns = {
+        "row_id": pa.array(rows.row_ids),
+        "keep": pa.array(codes == CODES[KEPT]),
+        "reason": pa.array(REASONS).take(pa.array(codes)),
+        "log_weight": pa.array(rows.weights[at, told], from_pandas=True),
+        "key": pa.array(keys[at, told], from_pandas=True),
+        "target": named if len(rules.targets) > 1 else pa.nulls(len(told), pa.string()),
+        **{name: here.verdicts.column(name) for name in ("signal", "value", "bound", "representative", "cuts")},
+    }
+    return pa.table(columns, schema=SELECTION)
+
+
+def _losses(table: pa.Table, rows: Rows, rules: Rules) -> Losses:
+    """The decisions counted by table and by the values of the columns that are looked after."""
+    strata = {name: column for name, column in zip(rules.columns, rows.strata, strict=True) if name in rules.watched}
+    told = {TABLE: pa.array(rules.tables, pa.string()).take(pa.array(rows.places)), **strata}
+    counted = table.select(["keep", "reason", "signal"])
+    for name, column in told.items():
+        counted = counted.append_column(name, column)
+    return losses(counted)
+
+
+def sampled(parts: Sequence[Look], n_targets: int, n_strata: int) -> tuple[Rows, I32]:
+    """The sample's candidates of all ranges, in the order of row ids, and their strata."""
+    rows = [empty_rows(n_targets, n_strata), *(part.rows for part in parts)]
+    together = pa.concat_tables([to_table(one) for one in rows], promote_options="default")
+    return of_table(together), np.concatenate([np.zeros(0, np.int32), *(part.strata for part in parts)])

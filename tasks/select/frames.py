@@ -1,168 +1,204 @@
-"""What workers do, one data file or one range of row ids at a time. They may run twice; the driver commits once."""
+"""What workers do in the score pass, one data file at a time. They may run twice; the driver commits once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from infra.contracts import SELECTION, DataFile
-from infra.decisions import merged, spill
-from infra.files import Folder, Part, read_part, write_part
+from infra.decisions import spill
+from infra.files import Part, read_part
 from infra.ids import F64, I64, U64, Keys, in_sample
-from infra.settings import SubjectSettings
-from infra.subjects import roots, row_places
-from tasks.kernels.ngrams import count_ngrams, score_ngrams, token_buckets
-from tasks.select.decide import Near, decisions, near, scored
+from infra.views import content_of
+from tasks.kernels.ngrams import count_tokens, score_ngrams, token_buckets
+from tasks.kernels.parity import score_parity
+from tasks.select.counts import HashSpace, rows_of_file, texts_in
+from tasks.select.filters import filtered
 from tasks.select.kl import MEASURED_TOKENS, Measured, is_odd
-from tasks.select.weights import Cut, Mask, keys_of, log_weights
+from tasks.select.plan import Source
+from tasks.select.scored import Rows, empty_rows, to_table
+from tasks.select.scores import Scale, numbers_of, score_log_weights
+from tasks.select.spaces import Rows as SpaceRows
+from tasks.select.spaces import Space, space_log_weights
+from tasks.select.verdicts import VERDICT
+from tasks.select.weights import log_weights
 
-_GROUP_ROWS = 65_536
-
-
-@dataclass(frozen=True)
-class Source:
-    """One data file of the pool or of the target, and where its texts and its subjects are."""
-
-    table: str
-    part: Part
-    text: str
-    subject: SubjectSettings | None
+Bounds = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
-class Spaces:
-    """The two hash spaces: that of the weights, and that of the measure."""
+class Fitted:
+    """What a record's log weights are a function of, beside the record: one of these, or nothing (all weights 0).
 
-    n_buckets: int
-    seed: int
-    kl_seed: int
+    `ratios` (R, n_buckets) of n-grams, integers, or floats in the reference's mode; `even` are those fitted on the even half of
+    all rows, for what is measured; a space of points; or the scale of a score.
+    """
+
+    ratios: np.ndarray | None = None
+    even: np.ndarray | None = None
+    points: Space | None = None
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True)
 class Scoring:
     """How rows are scored. Levels are those of the keyed sample: of the statistics, and of the rows that are measured."""
 
+    n_targets: int
+    n_strata: int
     level: int
     measured_level: int
     normalize: bool
-    temperature: float
-    seed: int
-    spaces: Spaces
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The rows of a file that the keyed sample holds."""
-
-    row_ids: I64
-    log_weights: F64
-    keys: F64
-    n_tokens: I64
+    space: HashSpace
+    kl_seed: int
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What came out of one data file: where its scores were spilled, its rows of the sample, and those that are measured."""
+    """What came out of one data file: where its rows were spilled, those that are measured, the values of its strata."""
 
     uri: str
-    sample: Sample
     measured: tuple[Measured, ...]
+    values: tuple[frozenset[str | None], ...]
 
 
-@dataclass(frozen=True)
-class Decided:
-    """A written part of the selection."""
-
-    file: DataFile
-    n_kept: int
-    n_empty: int
+# --- the pass ------------------------------------------------------------------------------------------------------------------
 
 
-# --- counting ------------------------------------------------------------------------------------------------------------------
+def score_file(job: tuple[Source, Part | None], keys: Keys, scoring: Scoring, fitted: Fitted, scratch: str) -> Scored:
+    """Weigh a file's records and spill them. The job's second part is the file of a model's scores, where there is one."""
+    source, scores = job
+    tables = [to_table(empty_rows(scoring.n_targets, scoring.n_strata))]
+    measured = list[Measured]()
+    values = [set[str | None]() for _ in range(scoring.n_strata)]
+    for batch, places, found in weighed(source, scores, keys, scoring, fitted):
+        tables.append(to_table(found))
+        for seen, column in zip(values, found.strata, strict=True):
+            seen.update(column.unique().to_pylist())
+        if fitted.even is not None:
+            measured.append(_measured(batch, source, found, places, scoring, fitted.even))
+    uri = spill(scratch, pa.concat_tables(tables, promote_options="default"))
+    return Scored(uri, tuple(measured), tuple(map(frozenset, values)))
 
 
-def count_file(source: Source, keys: Keys, level: int, spaces: Spaces) -> I64:
-    """N-gram counts of a file's sampled rows, int64 (2, n_buckets): of the even half and of the odd half of its rows.
-
-    Copies of a record count as often as they occur, so that files can be added and subtracted.
-    """
-    counts = np.zeros((2, spaces.n_buckets), np.int64)
-    for batch, row_ids, places in _rows(source, keys):
-        odd, sampled = is_odd(row_ids), in_sample(places, level)
-        for half, which in enumerate((sampled & ~odd, sampled & odd)):
-            counts[half] += count_ngrams(_texts(batch, source, which), n_buckets=spaces.n_buckets, seed=spaces.seed)
-    return counts
-
-
-def count_measure(source: Source, keys: Keys, spaces: Spaces) -> I64:
-    """N-gram counts of a file in the space of the measure, int64 (2, n_buckets): of the even and of the odd half of its rows."""
-    return count_file(source, keys, 0, Spaces(spaces.n_buckets, spaces.kl_seed, spaces.kl_seed))
+def weighed(
+    source: Source, scores: Part | None, keys: Keys, scoring: Scoring, fitted: Fitted
+) -> Iterator[tuple[pa.RecordBatch, U64, Rows]]:
+    """Batches of a file, the places of their rows, and what is said of them."""
+    own = _scores_by_row(scores) if scores is not None else None
+    at = 0
+    for batch, row_ids, places in rows_of_file(source, keys, _more(source)):
+        values = _values(batch, source) if own is None else own[at : at + batch.num_rows]
+        at += batch.num_rows
+        weights, n_tokens = _weights(batch, source, values, scoring, fitted)
+        strata = tuple(_stratum(batch, column) for column in source.strata)
+        table = np.full(len(row_ids), source.place, np.int64)
+        yield batch, places, Rows(row_ids, weights, n_tokens, in_sample(places, scoring.level), table, values, strata)
 
 
-# --- scoring -------------------------------------------------------------------------------------------------------------------
+def _more(source: Source) -> list[str]:
+    named = [*source.strata, source.score, *(source.view.columns(embeds=True) if source.view else ())]
+    return [name for name in named if name is not None]
 
 
-def score_file(source: Source, keys: Keys, plan: Scoring, scratch: str, ratios: I64, even_ratios: I64) -> Scored:
-    """Score a file's rows and spill them; `even_ratios` are those fitted on the even half, for the rows that are measured."""
-    tables, samples, measured = list[pa.Table](), list[Sample](), list[Measured]()
-    for batch, row_ids, places in _rows(source, keys):
-        sums, n_tokens = score_ngrams(batch.column(source.text), ratios, seed=plan.spaces.seed)
-        weights = log_weights(sums, n_tokens, normalize=plan.normalize)
-        noisy = keys_of(weights, row_ids, temperature=plan.temperature, seed=plan.seed)
-        tables.append(scored(row_ids, weights, noisy))
-        which = in_sample(places, plan.level)
-        samples.append(Sample(row_ids[which], weights[which], noisy[which], n_tokens[which]))
-        which = in_sample(places, plan.measured_level) & is_odd(row_ids) & (n_tokens > 0)
-        measured.append(_measured(row_ids[which], _texts(batch, source, which), plan, even_ratios))
-    empty = scored(np.zeros(0, np.int64), np.zeros(0), np.zeros(0))
-    return Scored(spill(scratch, pa.concat_tables([empty, *tables])), joined_samples(samples), tuple(measured))
+def _weights(batch: pa.RecordBatch, source: Source, values: F64, scoring: Scoring, fitted: Fitted) -> tuple[F64, I64]:
+    """Log weights (n, R) and tokens (n,) of a batch; a record without a text counts as one token where no text is read."""
+    texts = batch.column(source.text) if source.text else None
+    if fitted.ratios is not None:
+        if texts is None:
+            raise ValueError("n-grams are taken of texts")
+        return ngram_weights(texts, fitted.ratios, scoring)
+    n_tokens = count_tokens(texts) if texts is not None else np.ones(batch.num_rows, np.int64)
+    if fitted.points is not None and source.view is not None:
+        return space_log_weights(fitted.points, content_of(batch, source.view)), n_tokens
+    if fitted.scale is not None:
+        return score_log_weights(values, fitted.scale)[:, None], n_tokens
+    empty = (n_tokens == 0)[:, None]
+    return np.where(empty, np.nan, np.zeros((batch.num_rows, scoring.n_targets))), n_tokens
 
 
-def _measured(row_ids: I64, texts: pa.Array, plan: Scoring, ratios: I64) -> Measured:
-    sums, n_tokens = score_ngrams(texts, ratios, seed=plan.spaces.seed)
-    offsets, buckets = token_buckets(texts, n_buckets=plan.spaces.n_buckets, seed=plan.spaces.kl_seed, max_tokens=MEASURED_TOKENS)
-    return Measured(row_ids, log_weights(sums, n_tokens, normalize=plan.normalize), np.diff(offsets), buckets)
+def ngram_weights(texts: pa.Array, ratios: np.ndarray, scoring: Scoring) -> tuple[F64, I64]:
+    """Log weights (n, R) and tokens (n,) of texts by ratios of their n-grams."""
+    if scoring.space.seed is None:
+        weights, n_tokens = score_parity(texts, ratios)
+        return np.where((n_tokens > 0)[:, None], weights.reshape(len(n_tokens), scoring.n_targets), np.nan), n_tokens
+    sums, n_tokens = score_ngrams(texts, ratios, seed=scoring.space.seed)
+    return log_weights(sums.reshape(len(n_tokens), scoring.n_targets), n_tokens, normalize=scoring.normalize), n_tokens
 
 
-def joined_samples(parts: Sequence[Sample]) -> Sample:
-    """Samples one after the other, one row a row id, in the order of row ids."""
-    ids = np.concatenate([np.zeros(0, np.int64), *(part.row_ids for part in parts)])
-    ids, first = np.unique(ids, return_index=True)
-    weights = np.concatenate([np.zeros(0), *(part.log_weights for part in parts)])
-    keys = np.concatenate([np.zeros(0), *(part.keys for part in parts)])
-    n_tokens = np.concatenate([np.zeros(0, np.int64), *(part.n_tokens for part in parts)])
-    return Sample(ids, weights[first], keys[first], n_tokens[first])
+def _stratum(batch: pa.RecordBatch, column: str | None) -> pa.Array:
+    if column is None:
+        return pa.nulls(batch.num_rows, pa.string())
+    return batch.column(column).cast(pa.string())
 
 
-# --- deciding ------------------------------------------------------------------------------------------------------------------
+def _values(batch: pa.RecordBatch, source: Source) -> F64:
+    if source.score is None:
+        return np.full(batch.num_rows, np.nan)
+    return numbers_of(batch.column(source.score))
 
 
-def find_near(span: tuple[int, int], parts: Sequence[str], low: float, high: float) -> Near:
-    """The records of a range of row ids whose keys lie about a bracket."""
-    return near(merged(parts, *span), low, high)
+def _scores_by_row(part: Part) -> F64:
+    """A model's scores of a file's rows, in the order of the rows."""
+    found = [numbers_of(batch.column("score")) for batch in read_part(part, ["score"])]
+    return np.concatenate([np.zeros(0), *found])
 
 
-def decide_range(span: tuple[int, int], parts: Sequence[str], cut: Cut, folder: Folder) -> Decided:
-    """Decide a range of row ids and write its part of the selection."""
-    table = decisions(merged(parts, *span), cut)
-    file = write_part(folder, table.to_batches(max_chunksize=_GROUP_ROWS), SELECTION, stats=("row_id",))
-    keep, log_weight = table.column("keep"), table.column("log_weight")
-    return Decided(file, int(np.count_nonzero(np.asarray(keep))), log_weight.null_count)
+def _measured(batch: pa.RecordBatch, source: Source, rows: Rows, places: U64, scoring: Scoring, even: np.ndarray) -> Measured:
+    """Of the held-out half, a sample: weights by what the other half taught, and n-grams in the space of the measure."""
+    which = in_sample(places, scoring.measured_level) & is_odd(rows.row_ids) & (rows.n_tokens > 0)
+    texts = texts_in(batch, source, which)
+    weights, _ = ngram_weights(texts, even, scoring)
+    offsets, buckets = token_buckets(texts, n_buckets=scoring.space.n_buckets, seed=scoring.kl_seed, max_tokens=MEASURED_TOKENS)
+    return Measured(rows.row_ids[which], weights, np.diff(offsets), buckets)
 
 
-# --- reading -------------------------------------------------------------------------------------------------------------------
+# --- what a table tells of its rows --------------------------------------------------------------------------------------------
 
 
-def _rows(source: Source, keys: Keys) -> Iterator[tuple[pa.RecordBatch, I64, U64]]:
-    """Batches of a file with their row ids and places."""
-    names = ["row_id", source.text, *roots(source.part.schema, [source.subject] if source.subject else [])]
-    for batch in read_part(source.part, list(dict.fromkeys(names))):
-        yield batch, np.asarray(batch.column("row_id")), row_places(batch, source.subject, keys)
+def filter_file(part: Part, bounds: dict[str, Bounds], scratch: str) -> str:
+    """Spill the verdicts of filters on the rows of a file of signals."""
+    found = [VERDICT.empty_table()]
+    for batch in read_part(part):
+        found.append(filtered(np.asarray(batch.column("row_id")), pa.Table.from_batches([batch]), bounds))
+    return spill(scratch, pa.concat_tables(found))
 
 
-def _texts(batch: pa.RecordBatch, source: Source, which: Mask) -> pa.Array:
-    texts = batch.column(source.text)
-    return texts if which.all() else texts.filter(pa.array(which))
+def drawn_scores(job: tuple[Source, Part | None], keys: Keys, level: int) -> tuple[I64, F64]:
+    """Row ids and scores of the rows of a file that the keyed sample holds."""
+    source, scores = job
+    own = _scores_by_row(scores) if scores is not None else None
+    ids, found, at = [np.zeros(0, np.int64)], [np.zeros(0)], 0
+    for batch, row_ids, places in rows_of_file(source, keys, [source.score] if source.score else []):
+        values = _values(batch, source) if own is None else own[at : at + batch.num_rows]
+        at += batch.num_rows
+        which = in_sample(places, level)
+        ids.append(row_ids[which])
+        found.append(values[which])
+    return np.concatenate(ids), np.concatenate(found)
+
+
+def drawn_content(source: Source, keys: Keys, level: int) -> SpaceRows:
+    """Row ids and content of the rows of a file that the keyed sample holds."""
+    if source.view is None:
+        raise ValueError("a source without a view")
+    schema = pa.schema([source.part.schema.field(name) for name in source.view.columns(embeds=True)])
+    found = [SpaceRows(np.zeros(0, np.int64), content_of(pa.RecordBatch.from_pylist([], schema), source.view))]
+    for batch, row_ids, places in rows_of_file(source, keys, schema.names):
+        which = in_sample(places, level)
+        found.append(SpaceRows(row_ids[which], content_of(batch.filter(pa.array(which)), source.view)))
+    content = pa.concat_tables([rows.content for rows in found], promote_options="permissive")
+    return SpaceRows(np.concatenate([rows.row_ids for rows in found]), content)
+
+
+def score_target(source: Source, keys: Keys, scoring: Scoring, fitted: Fitted, level: int, place: int) -> tuple[I64, F64]:
+    """Tokens and log weights, those of target `place`, of a sample of a target's file."""
+    sizes, found = [np.zeros(0, np.int64)], [np.zeros(0)]
+    for batch, _, places in rows_of_file(source, keys, _more(source)):
+        some = batch.filter(pa.array(in_sample(places, level)))
+        weights, n_tokens = _weights(some, source, np.full(some.num_rows, np.nan), scoring, fitted)
+        sizes.append(n_tokens)
+        found.append(weights[:, place])
+    return np.concatenate(sizes), np.concatenate(found)

@@ -1,25 +1,30 @@
-"""Did selection move the pool towards the target? A held-out answer in a hash space of its own. Pure.
+"""Did selection move the pool towards its targets? A held-out answer in a hash space of its own. Pure.
 
     kl_reduction = KL(target || raw) - KL(target || selected), in nats per n-gram
 
-Row ids split the target and the pool into two keyed halves. Weights are fitted on the even half of both; with them, the odd half
-of the pool is selected from, at the same fraction, temperature and noise; and the odd half of the target judges, its n-grams
-hashed with another seed. So neither a row nor a hash collision that shaped the weights is in the measure. It is an estimate of
-the method on this data: the selection itself is fitted on all rows of the sample. As many rows, chosen by the noise alone, are
-the control: it comes out about 0 or a little below, for fewer rows make a poorer model of anything. The frequencies of a part are
-smoothed towards those of all measured rows, so that a selection of few words measures as small, not as bad. At most some 8,192
-pool rows are measured, a keyed sample, and of each its first 2,000 tokens.
+Row ids split targets and pool into two keyed halves. Weights are fitted on the even half of both; with them, the odd half of the
+pool is selected from, with the same budget, temperature and noise; and the odd half of each target judges, its n-grams hashed
+with another seed. So neither a row nor a hash collision that shaped the weights is in the measure. It is an estimate of the
+method on this data: the selection itself is fitted on all rows of the sample. Records that other steps dropped are in the raw
+pool, but are not selected from.
+
+The control is chosen by the noise alone, out of the same candidates and up to as many tokens as were selected: fewer words make
+a poorer model of anything, so a selection of short documents must be compared with as few words. It comes out about 0 or a little
+below. The frequencies of a part are smoothed towards those of all measured rows, so that a selection of few words measures as
+small, not as bad. At most some 8,192 pool rows are measured, a keyed sample, and of each its first 2,000 tokens.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from infra.ids import F64, I64, keyed_bits
-from tasks.select.weights import Mask, cut_at, is_kept, keys_of
+from tasks.select.budget import Budget, Candidates, Floors, Mask, Totals, admitted, fit_cuts, totals_of
+from tasks.select.weights import keys_of, target_keys
 
 I32 = npt.NDArray[np.int32]
 MEASURED_ROWS = 8_192
@@ -28,7 +33,8 @@ MEASURED_TOKENS = 2_000
 
 @dataclass(frozen=True)
 class Measured:
-    """Held-out pool rows: their log weights by the even half's ratios, and their buckets in the space of the measure (CSR)."""
+    """Held-out pool rows: their log weights by the even half's ratios, (n,) or (n, R) towards R targets, and their buckets in the
+    space of the measure (CSR)."""
 
     row_ids: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
     log_weights: F64 = field(default_factory=lambda: np.zeros(0))
@@ -38,7 +44,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Divergences:
-    """KL(target || ·) in nats per n-gram of all measured rows, of the selected ones, and of as many random ones."""
+    """KL(target || ·) in nats per n-gram of all measured rows, of the selected ones, and of random ones with as many tokens."""
 
     raw: float
     selected: float
@@ -63,18 +69,55 @@ def joined(parts: list[Measured]) -> Measured:
     return Measured(ids, weights, sizes[first], np.concatenate([buckets[:0], *chosen]))
 
 
-def divergences(rows: Measured, target: I64, *, keep_fraction: float, temperature: float, seed: int) -> Divergences:
-    """What the held-out pool rows tell of the target: its n-gram counts in the space of the measure, shape (n_buckets,)."""
-    keys = keys_of(rows.log_weights, rows.row_ids, temperature=temperature, seed=seed)
-    noise = keys_of(rows.log_weights * 0.0, rows.row_ids, temperature=1.0, seed=seed)
-    selected, random = (is_kept(k, rows.row_ids, cut_at(k, rows.row_ids, keep_fraction)) for k in (keys, noise))
-    everything = _counts(rows, np.ones(len(rows.row_ids), np.bool_), len(target))
-    raw = smoothed(everything, np.full(len(target), 1 / len(target)))
-    return Divergences(
-        raw=kl(target, raw),
-        selected=kl(target, smoothed(_counts(rows, selected, len(target)), raw)),
-        random=kl(target, smoothed(_counts(rows, random, len(target)), raw)),
+def held_out(
+    rows: Measured,
+    targets: Sequence[I64],
+    budget: Budget,
+    *,
+    names: Sequence[str],
+    candidates: Mask | None = None,
+    totals: Totals | None = None,
+    temperature: float,
+    seed: int,
+) -> list[Divergences]:
+    """Of each target, what the held-out pool rows tell of it; its n-gram counts in the space of the measure are (n_buckets,).
+
+    `candidates` says which rows no other step dropped (all); `totals` counts those of the whole pool, for budgets in numbers of
+    rows or tokens. Floors are not looked at: rows carry no strata here.
+    """
+    n = len(rows.row_ids)
+    weights = rows.log_weights if rows.log_weights.ndim == 2 else rows.log_weights[:, np.newaxis]
+    open_ = np.ones(n, np.bool_) if candidates is None else candidates
+    keys = target_keys(weights, rows.row_ids, names, temperature=temperature, seed=seed)
+    asked = Candidates.of(rows.row_ids, np.where(open_[:, np.newaxis], keys, np.nan), (rows.sizes + 1) // 2)
+    whole = (
+        totals_of(asked) if totals is None else Totals(totals.n_records.sum(keepdims=True), totals.n_tokens.sum(keepdims=True))
     )
+    selected = admitted(asked, fit_cuts(asked, whole, replace(budget, floors=Floors())))[0]
+    random = _by_chance(asked, int(asked.n_tokens[selected].sum()), seed)
+    n_buckets = len(targets[0])
+    counts = [_counts(rows, which, n_buckets) for which in (np.ones(n, np.bool_), selected, random)]
+    raw = smoothed(counts[0], np.full(n_buckets, 1 / n_buckets))
+    parts = [raw, *(smoothed(part, raw) for part in counts[1:])]
+    return [Divergences(*(kl(target, part) for part in parts)) for target in targets]
+
+
+def _by_chance(asked: Candidates, n_tokens: int, seed: int) -> Mask:
+    """Candidates chosen by the noise alone, up to so many tokens."""
+    noise = keys_of(asked.keys[:, 0] * 0.0, asked.row_ids, temperature=1.0, seed=seed)
+    rows = replace(asked, keys=noise[:, np.newaxis])
+    return admitted(rows, fit_cuts(rows, totals_of(rows), Budget(n_tokens=n_tokens)))[0]
+
+
+def mean_of(each: Sequence[Divergences]) -> Divergences:
+    """The mean of all targets."""
+    return Divergences(*(float(np.mean([getattr(one, name) for one in each])) for name in ("raw", "selected", "random")))
+
+
+def divergences(rows: Measured, target: I64, *, keep_fraction: float, temperature: float, seed: int) -> Divergences:
+    """`held_out` for one target and a share of the rows; rows with a NaN weight are no candidates."""
+    budget = Budget(fraction=keep_fraction)
+    return held_out(rows, [target], budget, names=("",), temperature=temperature, seed=seed)[0]
 
 
 def smoothed(counts: I64, prior: F64) -> F64:

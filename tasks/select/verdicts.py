@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.contracts import CONTAMINATED, DUPLICATE, FILTERED, NEAR_DUPLICATE, NO_SCORE, SELECTION, TOO_SHORT
 
@@ -36,7 +37,7 @@ def first_verdicts(table: pa.Table) -> pa.Table:
     """One verdict a record, the first in the order of `PRIORITY`, sorted by row id."""
     if not table.num_rows:
         return table
-    rank = pa.array(np.asarray([PRIORITY.index(reason) for reason in table.column("reason").to_pylist()], np.int8))
+    rank = pc.index_in(table.column("reason"), pa.array(PRIORITY))
     table = table.append_column("rank", rank).sort_by([("row_id", "ascending"), ("rank", "ascending")]).drop_columns("rank")
     ids = np.asarray(table.column("row_id"))
     first = np.ones(len(ids), np.bool_)

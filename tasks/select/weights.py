@@ -1,4 +1,4 @@
-"""Importance weights of documents from n-gram counts, keyed noise, and the cut that keeps a fraction. Pure.
+"""Importance weights of documents from n-gram counts, keyed noise, and what is told of them. Pure.
 
 After Xie et al., "Data Selection for Language Models via Importance Resampling" (arXiv 2302.03169), with three changes. The
 target's frequencies are smoothed towards the raw ones (Jelinek-Mercer), so that no ratio is below ln λ; weights are means per
@@ -7,27 +7,25 @@ token, so that short documents have no advantage; and the noise is keyed by the 
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from infra.ids import F64, I64, keyed_gumbel
+from tasks.select.budget import Mask, n_to_keep
+
+__all__ = [
+    "SCALE",
+    "Mask",
+    "effective_sample_size",
+    "length_correlation",
+    "log_ratios",
+    "log_weights",
+    "n_to_keep",
+    "target_keys",
+]
 
 SCALE = 1 << 24
-Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Cut:
-    """Where selection ends: a record is kept when its key is above `key`, or equal to it with a row id up to `row_id`."""
-
-    key: float
-    row_id: int
-
-
-EVERYTHING = Cut(-math.inf, (1 << 63) - 1)
 
 
 def log_ratios(target: I64, raw: I64, *, smoothing: float) -> I64:
@@ -44,9 +42,13 @@ def log_ratios(target: I64, raw: I64, *, smoothing: float) -> I64:
 
 
 def log_weights(sums: I64, n_tokens: I64, *, normalize: bool) -> F64:
-    """Log weights of documents from sums of log ratios: the mean per token, or the sum; NaN where there is no token."""
-    total = np.where(n_tokens > 0, sums / SCALE, np.nan)
-    return total / np.maximum(n_tokens, 1) if normalize else total
+    """Log weights of documents from sums of log ratios: the mean per token, or the sum; NaN where there is no token.
+
+    `sums` are of shape (n,), or (n, R) for R targets, and so are the weights; `n_tokens` is of shape (n,).
+    """
+    n = n_tokens.reshape(-1, *(1,) * (sums.ndim - 1))
+    total = np.where(n > 0, sums / SCALE, np.nan)
+    return total / np.maximum(n, 1) if normalize else total
 
 
 def keys_of(weights: F64, row_ids: I64, *, temperature: float, seed: int) -> F64:
@@ -54,30 +56,14 @@ def keys_of(weights: F64, row_ids: I64, *, temperature: float, seed: int) -> F64
     return weights / temperature + keyed_gumbel(row_ids, "select", seed)
 
 
-def cut_at(keys: F64, row_ids: I64, keep_fraction: float) -> Cut:
-    """The cut that keeps the ceil(keep_fraction · n) largest keys of n records; NaN keys, those without text, do not count."""
-    known = ~np.isnan(keys)
-    k = n_to_keep(int(known.sum()), keep_fraction)
-    if k >= known.sum():
-        return EVERYTHING
-    return nth(keys[known], row_ids[known], k)
+def target_keys(weights: F64, row_ids: I64, targets: Sequence[str], *, temperature: float, seed: int) -> F64:
+    """Gumbel keys (n, R) of log weights (n, R) towards targets, by name: each has noise of its own.
 
-
-def n_to_keep(n: int, keep_fraction: float) -> int:
-    """ceil(keep_fraction · n), a product that floating point puts a hair above an integer counting as that integer."""
-    return min(n, math.ceil(round(keep_fraction * n, 9)))
-
-
-def nth(keys: F64, row_ids: I64, k: int) -> Cut:
-    """The cut that keeps exactly the first k (k >= 1) in the order of falling keys, equal ones by rising row id."""
-    order = np.lexsort((row_ids, -keys))
-    last = order[k - 1]
-    return Cut(float(keys[last]), int(row_ids[last]))
-
-
-def is_kept(keys: F64, row_ids: I64, cut: Cut) -> Mask:
-    """Which records lie within the cut; those without text never do."""
-    return (keys > cut.key) | ((keys == cut.key) & (row_ids <= cut.row_id))
+    The first target's is that of a selection with one target, so that naming another one changes no luck.
+    """
+    parts = [("select", seed), *(("select", seed, name) for name in targets[1:])]
+    noise = [keyed_gumbel(row_ids, *one) for one in parts[: weights.shape[1]]]
+    return weights / temperature + np.stack(noise, axis=1)
 
 
 def effective_sample_size(weights: F64, *, temperature: float) -> float:

@@ -36,21 +36,27 @@ class Recipe:
         return key_of("recipe", asdict(self))
 
     def names(self, shard: int, slices: Sequence[I64]) -> tuple[str, ...]:
-        """Checkpoint names of a shard whose slices hold these row ids."""
+        """Checkpoint names of a shard whose slices hold these row ids (or contents)."""
         return checkpoint_names(self.key(), shard, slices)
 
 
 @dataclass(frozen=True)
 class ShardRows:
-    """A shard's rows by ascending row id: ids, slices, class numbers (-1: no label, not trained on) and features."""
+    """A shard's rows by ascending row id: ids, slices, class numbers (-1: no label, not trained on) and features.
+
+    `contents` stand for what is trained on of each (see `infra.spans.contents`); None where they are the row ids.
+    """
 
     row_ids: I64
     slices: I64
     labels: I64
     features: Features
+    contents: I64 | None = None
 
     def by_slice(self, n_slices: int) -> list[I64]:
-        return [self.row_ids[self.slices == r] for r in range(n_slices)]
+        """What each slice holds."""
+        held = self.row_ids if self.contents is None else self.contents
+        return [held[self.slices == r] for r in range(n_slices)]
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,8 @@ class ShardResult:
 def by_row_id(rows: ShardRows) -> ShardRows:
     """The same rows by ascending id, one a row id: copies are one record."""
     _, first = np.unique(rows.row_ids, return_index=True)
-    return ShardRows(rows.row_ids[first], rows.slices[first], rows.labels[first], rows.features.take(first))
+    held = None if rows.contents is None else rows.contents[first]
+    return ShardRows(rows.row_ids[first], rows.slices[first], rows.labels[first], rows.features.take(first), held)
 
 
 def fit_shard(recipe: Recipe, shard: int, rows: ShardRows, store: str) -> ShardResult:

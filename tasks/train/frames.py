@@ -11,7 +11,7 @@ import hashlib
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from infra.contracts import HOLDOUT, LetheError
 from infra.files import Part, filesystem, read_part
 from infra.ids import I64, U64, Keys, key_of
 from infra.settings import SubjectSettings
+from infra.spans import CUTS, contents, read_cuts, without_cuts
 from infra.subjects import roots, row_places
 from tasks.train.checkpoints import load, longest
 from tasks.train.ensemble import Makeup, mean_softmax
@@ -47,24 +48,32 @@ class StaleTrainingSet(LetheError):
 
 @dataclass(frozen=True)
 class Members:
-    """The rows of a training set that have a part to play, by ascending row id: 17 bytes a row. `roles` are bits, see `holds`."""
+    """The rows of a training set that have a part to play, by ascending row id: 17 bytes a row. `roles` are bits, see `holds`;
+    `cuts` what is left out of each row's text, None where none has any.
+    """
 
     row_ids: I64
     shards: npt.NDArray[np.int32]
     slices: npt.NDArray[np.int32]
     roles: npt.NDArray[np.uint8]
+    cuts: pa.Array | None = None
 
     def holds(self, role: str) -> Bools:
         return (self.roles & np.uint8(_ROLES[role])) != 0
 
     def digest(self) -> str:
-        """Of who trains, who is held out, and where: all that a model depends on (ids cover the rows' content)."""
-        return key_of([_sha(a) for a in (self.row_ids, self.shards, self.slices, self.roles)])
+        """Of who trains, who is held out, and where: all that a model depends on (ids and cuts cover the rows' content)."""
+        return key_of([_sha(a) for a in (self.contents, self.shards, self.slices, self.roles)])
+
+    @cached_property
+    def contents(self) -> I64:
+        """What is trained on of each row, see `infra.spans.contents`."""
+        return contents(self.row_ids, self.cuts)
 
     def by_slice(self, role: str, shard: int, n_slices: int) -> list[I64]:
-        """Row ids of each slice of a shard."""
+        """What each slice of a shard holds: its row ids, or what stands for rows with cuts."""
         mine = self.holds(role) & (self.shards == shard)
-        return [self.row_ids[mine & (self.slices == r)] for r in range(n_slices)]
+        return [self.contents[mine & (self.slices == r)] for r in range(n_slices)]
 
 
 def _sha(array: npt.NDArray[Any]) -> str:
@@ -77,7 +86,9 @@ def members(parts: Sequence[Part]) -> Members:
     columns = [np.concatenate(c) for c in zip(*batches, strict=True)] if batches else [np.empty(0, np.int64)] * 4
     ids, first = np.unique(columns[0], return_index=True)
     shards, slices, roles = (column[first] for column in columns[1:])
-    return Members(ids, shards.astype(np.int32), slices.astype(np.int32), roles.astype(np.uint8))
+    cuts = read_cuts(parts)
+    aligned = cuts.of(ids) if len(cuts.row_ids) else None
+    return Members(ids, shards.astype(np.int32), slices.astype(np.int32), roles.astype(np.uint8), aligned)
 
 
 def _playing(batch: pa.RecordBatch) -> tuple[I64, I64, I64, npt.NDArray[np.uint8]]:
@@ -99,14 +110,16 @@ def _playing(batch: pa.RecordBatch) -> tuple[I64, I64, I64, npt.NDArray[np.uint8
 
 def write_index(scratch: str, chosen: Members) -> str:
     """Lay the members down where every worker can read them; returns the uri."""
+    cuts = chosen.cuts if chosen.cuts is not None else pa.nulls(len(chosen.row_ids), CUTS)
     columns = {"row_id": chosen.row_ids, "shard": chosen.shards, "slice": chosen.slices, "role": chosen.roles}
-    return _write(scratch, [pa.record_batch({name: pa.array(values) for name, values in columns.items()})])
+    return _write(scratch, [pa.record_batch({**{name: pa.array(values) for name, values in columns.items()}, "cuts": cuts})])
 
 
 @lru_cache(maxsize=1)
 def _read_index(uri: str) -> Members:
     table = pa.concat_tables(_read(uri, None))
-    return Members(*(np.asarray(table.column(name).combine_chunks()) for name in ("row_id", "shard", "slice", "role")))
+    arrays = (np.asarray(table.column(name).combine_chunks()) for name in ("row_id", "shard", "slice", "role"))
+    return Members(*arrays, table.column("cuts").combine_chunks())
 
 
 def _write(scratch: str, batches: Sequence[pa.RecordBatch]) -> str:
@@ -131,12 +144,13 @@ def _read(uri: str, which: Sequence[int] | None) -> list[pa.Table]:
 
 @dataclass(frozen=True)
 class PoolPart:
-    """One file of the pool and what its columns are called: the label, and (theirs, ours) where the spec has another name."""
+    """One file of the pool and what its columns are called: the label, (theirs, ours) where the spec has another name, the text."""
 
     part: Part
     label: str
     renames: tuple[tuple[str, str], ...]
     subject: SubjectSettings | None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,8 +204,9 @@ def extract(
         at, here = _places_in(chosen, batch)
         if not len(at):
             continue
-        rows = batch.filter(pa.array(here))
-        encoded = _encoded(rows, part, spec, chosen.slices[at], keys)
+        cuts = chosen.cuts.take(pa.array(at)) if chosen.cuts is not None else None
+        rows = without_cuts(batch.filter(pa.array(here)), part.text, cuts)
+        encoded = _encoded(rows, part, spec, chosen.contents[at], chosen.slices[at], keys)
         for group, mine in _groups(chosen, at, np.asarray(encoded.column("place")), n_held_out):
             if group in wanted:
                 by_group.setdefault(group, []).append(encoded.filter(pa.array(mine)))
@@ -209,11 +224,14 @@ def _columns(part: PoolPart, spec: Spec) -> list[str]:
     return [name for name in dict.fromkeys(wanted) if name in part.part.schema.names]
 
 
-def _encoded(rows: pa.RecordBatch, part: PoolPart, spec: Spec, slices: npt.NDArray[np.int32], keys: Keys) -> pa.RecordBatch:
+def _encoded(
+    rows: pa.RecordBatch, part: PoolPart, spec: Spec, held: I64, slices: npt.NDArray[np.int32], keys: Keys
+) -> pa.RecordBatch:
     named = rows.rename_columns([dict(part.renames).get(name, name) for name in rows.schema.names]) if part.renames else rows
     return pa.record_batch(
         {
             "row_id": rows.column("row_id"),
+            "content": pa.array(held),
             "slice": pa.array(slices),
             "label": label_texts(rows.column(part.label)),
             "place": pa.array(row_places(rows, part.subject, keys)),
@@ -279,10 +297,10 @@ def train_shard(
 def _shard_rows(table: pa.Table | None, recipe: Recipe) -> ShardRows:
     nothing = np.empty(0, np.int64)
     if table is None:
-        return ShardRows(nothing, nothing, nothing, joined([], recipe.spec))
+        return ShardRows(nothing, nothing, nothing, joined([], recipe.spec), nothing)
     numbers = class_numbers(table.column("label").to_pylist(), recipe.classes)
-    ids, slices = (np.asarray(table.column(name).combine_chunks()).astype(np.int64) for name in ("row_id", "slice"))
-    return ShardRows(ids, slices, numbers, from_arrow(table, recipe.spec))
+    ids, slices, held = (np.asarray(table.column(name).combine_chunks()).astype(np.int64) for name in ("row_id", "slice", "content"))
+    return ShardRows(ids, slices, numbers, from_arrow(table, recipe.spec), held)
 
 
 # --- one group of held-out rows ------------------------------------------------------------------------------------------------

@@ -47,7 +47,7 @@ from tasks.train.publish import (
 _HELD_OUT_ROWS = 50_000
 # What a shard's bits depend on. A change elsewhere in the stage leaves checkpoints as good as they were.
 _FITTING = (
-    *("infra.ids", "infra.rowhash", "tasks.kernels.ngrams", "tasks.kernels.tokens"),
+    *("infra.ids", "infra.rowhash", "infra.spans", "tasks.kernels.ngrams", "tasks.kernels.tokens"),
     *(f"tasks.train.{name}" for name in ("environment", "features", "fit", "models", "plan")),
 )
 
@@ -291,7 +291,7 @@ def _pool_parts(lake: Lake, settings: Settings, wanted: ModelSettings, pool: Seq
             )
         renames = ((table.text, text),) if table.text and text and table.text != text else ()
         for part in lake.parts(snapshot):
-            yield PoolPart(part, wanted.label, renames, table.subject)
+            yield PoolPart(part, wanted.label, renames, table.subject, table.text)
 
 
 def _spec(lake: Lake, settings: Settings, wanted: ModelSettings, parts: Sequence[PoolPart], pool: Sequence[Snapshot]) -> Spec:

@@ -9,17 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
+from infra.columns import as_features, is_feature, is_pixels
 from tasks.kernels.embed import (
     DIMS,
     Feature,
-    as_features,
     embed_pixels,
     embed_table,
     embed_text,
     fit_features,
     fit_words,
-    is_feature,
-    is_pixels,
 )
 from tasks.kernels.kmeans import UNIT, Points
 from tasks.kernels.ngrams import token_buckets

@@ -87,6 +87,12 @@ def test_every_function_equals_the_slow_road(texts: list[str | None], n_buckets:
     sums, n_tokens = score_ngrams(array, ratios, seed=seed)
     assert sums.tolist() == [sum(int(ratios[b]) for b in doc) for doc in expected]
     assert n_tokens.tolist() == [len(tokens_of(text or "")) for text in texts] == count_tokens(array).tolist()
+    several = np.stack([ratios, ratios[::-1], -ratios])
+    each = [score_ngrams(array, one, seed=seed)[0] for one in several]
+    for n_targets in (1, 3):
+        found, again = score_ngrams(array, several[:n_targets], seed=seed)
+        assert np.array_equal(found, np.stack(each[:n_targets], axis=1))
+        assert np.array_equal(again, n_tokens)
 
 
 @settings(max_examples=50, deadline=None)

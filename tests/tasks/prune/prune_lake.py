@@ -79,10 +79,11 @@ class House:
         files = [write_part(folder, piece.to_batches(), with_ids.schema, digest_columns=table.schema.names) for piece in pieces]
         return self.lake.commit("records/notes", with_ids.schema, files, lineage=LINEAGE, overwrite=True)
 
-    def choose(self, row_ids: Sequence[int], keep: Sequence[bool]) -> Snapshot:
-        """A selection table."""
+    def choose(self, row_ids: Sequence[int], keep: Sequence[bool], cuts: dict[int, list[int]] | None = None) -> Snapshot:
+        """A selection table; `cuts` by row id."""
         n = len(row_ids)
-        rows = pa.table([row_ids, keep, ["kept"] * n, [0.0] * n, [0.0] * n], schema=SELECTION)
+        columns = {"row_id": row_ids, "keep": keep, "reason": ["kept"] * n, "cuts": [(cuts or {}).get(i) for i in row_ids]}
+        rows = pa.table([pa.array(columns.get(field.name, [None] * n), field.type) for field in SELECTION], schema=SELECTION)
         file = write_part(self.lake.folder("selection/d"), rows.to_batches(), SELECTION)
         return self.lake.commit("selection/d", SELECTION, [file], lineage=LINEAGE, overwrite=True)
 

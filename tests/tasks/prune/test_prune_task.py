@@ -12,10 +12,10 @@ from infra.cluster import cluster
 from infra.ids import in_sample, sample_level
 from infra.settings import ConfigError
 from infra.subjects import row_places
+from infra.views import NothingToEmbed
 from tasks.prune.frames import device_here
 from tasks.prune.places import moved_shards
 from tasks.prune.task import EmptySample
-from tasks.prune.views import NothingToEmbed
 
 METHODS = ("density", "prototypes", "random", "none")
 SCORED = ("density", "prototypes")

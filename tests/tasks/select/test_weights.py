@@ -9,17 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.select.budget import EVERYTHING, cut_at, is_kept, n_to_keep
 from tasks.select.weights import (
-    EVERYTHING,
     SCALE,
-    cut_at,
     effective_sample_size,
-    is_kept,
     keys_of,
     length_correlation,
     log_ratios,
     log_weights,
-    n_to_keep,
+    target_keys,
 )
 
 counts = st.lists(st.integers(0, 10**9), min_size=8, max_size=8).map(lambda values: np.array(values, np.int64))
@@ -47,6 +45,10 @@ def test_weights_are_means_or_sums_and_absent_for_empty_texts() -> None:
     assert log_weights(sums, n_tokens, normalize=False)[:2].tolist() == [1.0, -4.0]
     assert log_weights(sums, n_tokens, normalize=True)[:2].tolist() == [1.0, -2.0]
     assert np.isnan(log_weights(sums, n_tokens, normalize=True)[2])
+    for normalize in (False, True):
+        one, other = (log_weights(some, n_tokens, normalize=normalize) for some in (sums, -sums))
+        both = log_weights(np.stack([sums, -sums], axis=1), n_tokens, normalize=normalize)
+        assert np.array_equal(both, np.stack([one, other], axis=1), equal_nan=True)
 
 
 rows = st.lists(
@@ -88,6 +90,16 @@ def test_the_noise_is_of_the_row_and_draws_in_proportion() -> None:
     heavy_first = (keys[0::2] > keys[1::2]).mean()
     assert heavy_first == pytest.approx(math.e / (1 + math.e), abs=0.02)
     assert not np.array_equal(keys, keys_of(weights, ids, temperature=1.0, seed=4))
+
+
+def test_each_target_has_luck_of_its_own_and_the_first_keeps_it_when_others_come() -> None:
+    ids = np.arange(5_000)
+    weights = np.zeros((len(ids), 3))
+    keys = target_keys(weights, ids, ["gold", "faq", "law"], temperature=0.5, seed=3)
+    assert np.array_equal(keys[:, 0], keys_of(weights[:, 0], ids, temperature=0.5, seed=3))
+    assert np.array_equal(keys[:, :1], target_keys(weights[:, :1], ids, ["else"], temperature=0.5, seed=3))
+    assert np.array_equal(keys[:, [0, 2]], target_keys(weights[:, :2], ids, ["gold", "law"], temperature=0.5, seed=3))
+    assert np.abs(np.corrcoef(keys, rowvar=False) - np.eye(3)).max() < 0.06
 
 
 def test_effective_sample_size_and_length_correlation() -> None:

@@ -94,10 +94,17 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def build(tmp_path: Path, empty_store: Path) -> Callable[..., House]:
-    """Make, or make anew, the lake `folder` holding a table; the same secret in every lake."""
+    """Make, or make anew, the lake `folder` holding a table; the same secret in every lake. `cuts` are of a person's rows."""
 
     def make(
-        kind: str, table: pa.Table, folder: str = "a", *, n_files: int = 1, shuffle: int | None = None, **model: Any
+        kind: str,
+        table: pa.Table,
+        folder: str = "a",
+        *,
+        n_files: int = 1,
+        shuffle: int | None = None,
+        cuts: dict[str, list[int]] | None = None,
+        **model: Any,
     ) -> House:
         settings = settings_for(tmp_path / folder, kind, **model)
         database = settings.home / "tracking" / "mlflow.db"
@@ -111,7 +118,7 @@ def build(tmp_path: Path, empty_store: Path) -> Callable[..., House]:
         ids = row_ids("notes", row_hashes(table, table.column_names, lake.keys.row), lake.keys.row)
         records = table.add_column(0, "row_id", pa.array(ids))
         pool = _commit(lake, "records/notes", records, n_files)
-        return House(settings, lake, pool, _commit(lake, "training_set/d", _decisions(settings, records, lake), 1))
+        return House(settings, lake, pool, _commit(lake, "training_set/d", _decisions(settings, records, lake, cuts or {}), 1))
 
     return make
 
@@ -140,7 +147,7 @@ def without() -> Callable[[pa.Table, str], pa.Table]:
     return lambda table, person: table.filter(pa.array([p != person for p in table["person"].to_pylist()]))
 
 
-def _decisions(settings: Settings, records: pa.Table, lake: Lake) -> pa.Table:
+def _decisions(settings: Settings, records: pa.Table, lake: Lake, cuts: dict[str, list[int]]) -> pa.Table:
     model = settings.model("m")
     _, first = np.unique(np.asarray(records["row_id"]), return_index=True)
     records = records.take(pa.array(first))
@@ -156,6 +163,7 @@ def _decisions(settings: Settings, records: pa.Table, lake: Lake) -> pa.Table:
         "keep": pa.array(keep),
         "reason": pa.array(reasons.tolist()),
         "control": pa.array(~held & (bits % np.uint64(3) != 0)),
+        "cuts": pa.array([cuts.get(person) for person in records["person"].to_pylist()], TRAINING_SET.field("cuts").type),
     }
     return pa.table(columns_, schema=TRAINING_SET)
 

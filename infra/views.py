@@ -1,4 +1,4 @@
-"""What a pool's columns are to pruning: text, pixels or features; subject and label stay out of every embedding. Pure.
+"""What a pool's columns are to whoever compares records: text, pixels or features; subject and label stay out of it. Pure.
 
 A pool of texts is looked at as text if every table names a text column, as images if every table has a column of pixels, and as
 rows of a table otherwise.
@@ -8,17 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import pyarrow as pa
 
+from infra.columns import CONTENT, Look, as_features, is_feature, is_number, is_pixels
 from infra.contracts import LetheError
 from infra.files import Part
 from infra.settings import ConfigError, Settings, SubjectSettings
 from infra.subjects import missing, root, roots
-from tasks.kernels.embed import is_feature, is_number, is_pixels
-
-Look = Literal["text", "pixels", "table"]
 
 
 class NothingToEmbed(LetheError):
@@ -53,6 +50,14 @@ class Job:
 
     part: Part
     view: View
+
+
+def content_of(rows: pa.RecordBatch, view: View) -> pa.Table:
+    """The columns that an embedding sees, under the same names and types in every table of a pool."""
+    if view.content is None:
+        return as_features(rows, view.numbers, view.words)
+    column = rows.column(view.content)
+    return pa.table({CONTENT: column.cast(pa.large_string()) if view.look == "text" else column})
 
 
 def views_of(settings: Settings, dataset: str, schemas: Mapping[str, pa.Schema], *, embeds: bool) -> dict[str, View]:

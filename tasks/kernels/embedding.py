@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from infra.columns import CONTENT, Look
 from infra.ids import I64, keyed_bits
-from tasks.kernels.embed import Feature, Words, as_features, embed_pixels, embed_table, embed_text, fit_features, fit_words
+from tasks.kernels.embed import Feature, Words, embed_pixels, embed_table, embed_text, fit_features, fit_words
 from tasks.kernels.kmeans import Points
-from tasks.prune.views import Look, View
 
 _FIT_TEXTS = 20_000
-_CONTENT = "content"
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,6 @@ class Embedding:
         return 0 if self.words is None else self.words.nbytes
 
 
-def content_of(rows: pa.RecordBatch, view: View) -> pa.Table:
-    """The columns that an embedding sees, under the same names and types in every table of a pool."""
-    if view.content is None:
-        return as_features(rows, view.numbers, view.words)
-    column = rows.column(view.content)
-    return pa.table({_CONTENT: column.cast(pa.large_string()) if view.look == "text" else column})
-
-
 def fit_embedding(look: Look, content: pa.Table, row_ids: I64, *, seed: int) -> Embedding:
     """The embedding that a sample teaches. N-grams learn from `_FIT_TEXTS` texts of it at most, drawn by their row ids."""
     if look == "table":
@@ -45,13 +36,13 @@ def fit_embedding(look: Look, content: pa.Table, row_ids: I64, *, seed: int) -> 
     if look == "pixels":
         return Embedding(look, seed)
     drawn = np.argsort(keyed_bits(row_ids, "words", seed), kind="stable")[:_FIT_TEXTS]
-    return Embedding(look, seed, (), fit_words(content.column(_CONTENT).take(pa.array(drawn)), seed=seed))
+    return Embedding(look, seed, (), fit_words(content.column(CONTENT).take(pa.array(drawn)), seed=seed))
 
 
 def embed(embedding: Embedding, content: pa.Table) -> Points:
-    """Points int16 (n, d) of rows, see `content_of`: each a function of its row and of the embedding."""
+    """Points int16 (n, d) of rows, see `infra.views.content_of`: each a function of its row and of the embedding."""
     if embedding.look == "table":
         return embed_table(content, embedding.features, seed=embedding.seed)
     if embedding.words is None:
-        return embed_pixels(content.column(_CONTENT), seed=embedding.seed)
-    return embed_text(content.column(_CONTENT), embedding.words, seed=embedding.seed)
+        return embed_pixels(content.column(CONTENT), seed=embedding.seed)
+    return embed_text(content.column(CONTENT), embedding.words, seed=embedding.seed)

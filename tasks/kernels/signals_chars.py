@@ -1,0 +1,145 @@
+"""Documents as lower-cased bytes with a byte of flags each, and the bounds of their words and lines: where signals start from.
+
+A document is written once more in lower case, as UTF-8, beside one byte of flags for each of its bytes. The first byte of a
+character has the flags of the character, the others `CONT` (and `SPACE`, within a space). Documents of pure ASCII take one loop,
+all others one that decodes code points; both meet in the same bytes. Lower case is taken a code point at a time: Σ is σ wherever
+it stands, and İ, whose lower case is two characters, is i. A byte that is not part of valid UTF-8 is one U+FFFD.
+"""
+
+from __future__ import annotations
+
+import string
+from functools import cache
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from numba import int64, uint64
+
+from tasks.kernels.tokens import U8, U32, code_point, compiled, put_utf8
+
+Bools = npt.NDArray[np.bool_]
+
+UPPER, CASED, DIGIT, LOOK, ALPHA, SPACE, NEWLINE, CONT = 1, 2, 4, 8, 16, 32, 64, 128
+"""A character is upper case; lower or title case; numeric; ASCII punctuation or of `MARKS`; alphabetic; a space; a line's end."""
+
+ELLIPSIS, QUOTE, BULLETS = "\u2026", "\u201d", "\u2022\u2023\u25b6\u25c0\u25e6\u25a0\u25a1\u25aa\u25ab\u2013"
+MARKS = ELLIPSIS + QUOTE + BULLETS  # all of them three bytes of UTF-8, the first one 0xE2
+REPLACEMENT = 0xFFFD
+_LIMIT = SPACE | NEWLINE
+
+
+def entries(points: range) -> U32:
+    """Of each code point: its lower case shifted left by 8, plus its flags. Surrogates are U+FFFD."""
+    chars = [chr(REPLACEMENT) if 0xD800 <= point < 0xE000 else chr(point) for point in points]
+    is_upper, is_alpha, is_space = (_all(method, chars) for method in (str.isupper, str.isalpha, str.isspace))
+    flags = is_upper * UPPER + is_alpha * ALPHA + is_space * SPACE + _all(str.isnumeric, chars) * DIGIT
+    flags += (_all(str.islower, chars) | _all(str.istitle, chars) & ~is_upper) * CASED
+    flags += _all((string.punctuation + MARKS).__contains__, chars) * LOOK
+    flags[_all("\n".__eq__, chars)] = NEWLINE
+    # Python lowers İ to i and a dot above.
+    lower = "".join(low if len(low) == 1 else low[0] for low in map(str.lower, chars))
+    codes = np.frombuffer(lower.encode("utf-32-le"), np.uint32)
+    return (codes << np.uint32(8)) | flags.astype(np.uint32)
+
+
+def _all(method: object, chars: list[str]) -> Bools:
+    return np.fromiter(map(method, chars), np.bool_, len(chars))  # pyright: ignore[reportArgumentType]
+
+
+@cache
+def flag_table() -> U32:
+    """`entries` of every code point, made once in a process, when the first document that is not ASCII comes."""
+    return entries(range(0x110000))
+
+
+_ASCII = entries(range(128))
+_FLAGS = np.concatenate([(_ASCII & 0xFF).astype(np.uint8), np.zeros(128, np.uint8)])
+_LOWER = np.concatenate([(_ASCII >> 8).astype(np.uint8), np.arange(128, 256, dtype=np.uint8)])
+
+
+# --- one document --------------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def chars_room(n_bytes: int) -> tuple[U8, U8, U32]:
+    """Working space for documents of up to so many bytes: (low, flags, edges).
+
+    A byte that is not UTF-8 becomes three, and both are read up to 16 bytes past the end.
+    """
+    n = (3 * n_bytes + 64) // 8 * 8
+    return np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.empty(n_bytes + 2, np.uint32)
+
+
+@compiled
+def _lower_ascii(text: U8, low: U8) -> np.uint8:
+    """Lower case of ASCII bytes, by arithmetic alone so that it runs in SIMD; returns the OR of all bytes."""
+    seen = numba.uint8(0)
+    for i in range(len(text)):
+        byte = text[i]
+        seen |= byte
+        upper = numba.uint8(numba.uint8(byte - numba.uint8(65)) < numba.uint8(26))
+        low[i] = byte | numba.uint8(upper << numba.uint8(5))
+    return seen
+
+
+@compiled
+def _scan_ascii(text: U8, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
+    if _lower_ascii(text, low) & numba.uint8(0x80):
+        return -1, 0
+    n_edges = uint64(0)
+    last = numba.uint8(SPACE)
+    for i in range(len(text)):
+        flag = _FLAGS[text[i]]
+        flags[i] = flag
+        kind = numba.uint8(flag & numba.uint8(_LIMIT))
+        edges[n_edges] = i
+        n_edges += uint64(kind != last)
+        last = kind
+    edges[n_edges] = len(text)
+    return int64(n_edges), len(text)
+
+
+@compiled
+def _scan_utf8(text: U8, table: U32, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
+    at, here, n_edges, n_chars = uint64(0), uint64(0), uint64(0), uint64(0)
+    last = numba.uint8(SPACE)
+    while at < uint64(len(text)):
+        byte = text[at]
+        begin = here
+        if byte < numba.uint8(128):
+            flag = _FLAGS[byte]
+            low[here] = _LOWER[byte]
+            flags[here] = flag
+            here += uint64(1)
+            at += uint64(1)
+        else:
+            point, n_bytes = code_point(text, int64(at))
+            if point < 0 or 0xD800 <= point < 0xE000:
+                point, n_bytes = REPLACEMENT, 1
+            entry = table[point]
+            flag = numba.uint8(entry & numba.uint32(0xFF))
+            here = uint64(put_utf8(low, int64(here), int64(entry) >> 8))
+            flags[begin] = flag
+            for k in range(begin + uint64(1), here):
+                flags[k] = numba.uint8(CONT) | numba.uint8(flag & numba.uint8(SPACE))
+            at += uint64(n_bytes)
+        n_chars += uint64(1)
+        kind = numba.uint8(flag & numba.uint8(_LIMIT))
+        edges[n_edges] = begin
+        n_edges += uint64(kind != last)
+        last = kind
+    edges[n_edges] = here
+    return int64(n_edges), int64(n_chars)
+
+
+@compiled
+def scan(text: U8, table: U32, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
+    """Write a document's lower case, flags, and the places where words, spaces and line ends begin; return the number of such
+    places (the document's end is one more, behind them) and of characters. A space that it begins with has no place of its own.
+
+    Without a table (length 0) only documents of pure ASCII are taken; -1 says that one was left out.
+    """
+    if len(table) == 0:
+        return _scan_ascii(text, low, flags, edges)
+    return _scan_utf8(text, table, low, flags, edges)

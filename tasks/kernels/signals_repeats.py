@@ -1,0 +1,121 @@
+"""How much of a document its repeated word n-grams are, for n of 2 to 10.
+
+An n-gram can only occur twice where both (n-1)-grams within it do. So each length looks at the places that the one before has
+left, and names an n-gram by the two names before it: a pair of numbers, without a hash that could collide.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import int64, uint32, uint64
+
+from tasks.kernels.tokens import GOLDEN, I64, U32, U64, compiled
+
+LONGEST = 10
+_29, _30, _32 = np.uint64(29), np.uint64(30), np.uint64(32)
+
+
+@compiled
+def table_size(n: int) -> int:
+    """The size of an open-addressed table for so many entries: a power of two, at most half full."""
+    size = 8
+    while size < 2 * n:
+        size *= 2
+    return size
+
+
+@compiled
+def name_each(keys: U64, n: int, slots: U32, names: U32, known: U64, counts: U32, firsts: U32) -> int:
+    """Name keys by numbers from 1 on, in the order of first occurrence, the same key by the same; returns the number of names.
+
+    Of each key: its name; of each name: its key, how often it occurs, and where first. `slots` is the table of names.
+    """
+    mask = uint64(table_size(n) - 1)
+    slots[: mask + uint64(1)] = 0
+    n_names = uint64(0)
+    for k in range(uint64(n)):
+        key = keys[k]
+        slot = (((key ^ (key >> _29)) * GOLDEN) >> _30) & mask
+        name = uint64(slots[slot])
+        while name != uint64(0) and known[name] != key:
+            slot = (slot + uint64(1)) & mask
+            name = uint64(slots[slot])
+        if name == uint64(0):
+            n_names += uint64(1)
+            name = n_names
+            slots[slot] = uint32(name)
+            known[name], counts[name], firsts[name] = key, uint32(0), uint32(k)
+        counts[name] += uint32(1)
+        names[k] = uint32(name)
+    return int64(n_names)
+
+
+@compiled
+def first_pairs(names: U32, counts: U32, n_words: int, places: U32, keys: U64) -> int:
+    """The 2-grams both of whose words occur twice, as places and pairs of names; returns how many."""
+    n = uint64(0)
+    for i in range(uint64(1), uint64(n_words)):
+        left, right = uint64(names[i - uint64(1)]), uint64(names[i])
+        places[n] = uint32(i - uint64(1))
+        keys[n] = (left << _32) | right
+        n += uint64((counts[left] > uint32(1)) & (counts[right] > uint32(1)))
+    return int64(n)
+
+
+@compiled
+def _longer_pairs(names: U32, counts: U32, n_grams: int, places: U32, keys: U64) -> int:
+    """From n-grams to the (n+1)-grams both of whose n-grams occur twice; returns how many."""
+    n = uint64(0)
+    for k in range(uint64(1), uint64(n_grams)):
+        place, left, right = places[k - uint64(1)], uint64(names[k - uint64(1)]), uint64(names[k])
+        follows = places[k] == place + uint32(1)
+        places[n] = place
+        keys[n] = (left << _32) | right
+        n += uint64(follows & (counts[left] > uint32(1)) & (counts[right] > uint32(1)))
+    return int64(n)
+
+
+@compiled
+def _top_chars(counts: U32, firsts: U32, n_names: int, places: U32, begins: U32, n: int) -> int:
+    """Characters of the most frequent n-gram times its count, the longest of several; 0 where none occurs twice."""
+    most, longest = 1, 0
+    for name in range(1, n_names + 1):
+        count = int64(counts[name])
+        if count >= most and count > 1:
+            first = int64(places[firsts[name]])
+            size = int64(begins[first + n]) - int64(begins[first])
+            longest = size if count > most else max(longest, size)
+            most = count
+    return most * longest
+
+
+@compiled
+def _dupe_chars(names: U32, firsts: U32, n_grams: int, places: U32, begins: U32, n: int) -> int:
+    """Characters within n-grams that occurred before, each counted once."""
+    covered, total = 0, 0
+    for k in range(n_grams):
+        if firsts[names[k]] != uint32(k):
+            place = int64(places[k])
+            begin = max(place, covered)
+            covered = place + n
+            total += int64(begins[covered]) - int64(begins[begin])
+    return total
+
+
+@compiled
+def read_repeats(
+    n_grams: int, begins: U32, places: U32, keys: U64, slots: U32, names: U32, known: U64, counts: U32, firsts: U32, found: I64
+) -> None:
+    """Of n = 2, 3, 4 the characters of the top n-gram, of 5 to 10 those of repeated ones, into `found` (9,).
+
+    `begins` counts the characters up to each word; `places` and `keys` hold the `n_grams` 2-grams of `first_pairs`.
+    """
+    for n in range(2, LONGEST + 1):
+        if n_grams < 2:
+            return
+        n_names = name_each(keys, n_grams, slots, names, known, counts, firsts)
+        if n < 5:
+            found[n - 2] = _top_chars(counts, firsts, n_names, places, begins, n)
+        else:
+            found[n - 2] = _dupe_chars(names, firsts, n_grams, places, begins, n)
+        n_grams = _longer_pairs(names, counts, n_grams, places, keys)
