@@ -49,7 +49,9 @@ def export(config: Path, name: str, to: str) -> ExportDocument:
         for part in lake.parts(snapshot):
             batches = (_without_cuts(batch, text, cuts) for batch in _kept(part, kept, taken))
             written.append(_write(fs, f"{folder}/part-{uuid.uuid4().hex}.parquet", batches, part.schema))
-    return ExportDocument(dataset=name, to=to, n_rows=int(taken.sum()), n_files=len(written) - written.count(0), n_bytes=sum(written))
+    return ExportDocument(
+        dataset=name, to=to, n_rows=int(taken.sum()), n_files=len(written) - written.count(0), n_bytes=sum(written)
+    )
 
 
 def _without_cuts(batch: pa.RecordBatch, text: str | None, cuts: Cuts) -> pa.RecordBatch:

@@ -1,7 +1,7 @@
 """Parts of a text that nobody trains on or exports: cuts, as byte offsets [begin, end, begin, end, ...] of its UTF-8, ascending.
 
-Selection writes them in its decisions, the training set carries them, and whoever reads the text leaves them out. A record that is
-cut keeps its row id; `contents` tells it from the whole one.
+Selection writes them in its decisions, the training set carries them, and whoever reads the text leaves them out. A record that
+is cut keeps its row id; `contents` tells it from the whole one.
 """
 
 from __future__ import annotations

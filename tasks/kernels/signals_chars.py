@@ -11,10 +11,9 @@ from __future__ import annotations
 import string
 from functools import cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba import int64, uint64
+from numba import int64, uint8, uint32, uint64
 
 from tasks.kernels.tokens import U8, U32, code_point, compiled, put_utf8
 
@@ -27,6 +26,7 @@ ELLIPSIS, QUOTE, BULLETS = "\u2026", "\u201d", "\u2022\u2023\u25b6\u25c0\u25e6\u
 MARKS = ELLIPSIS + QUOTE + BULLETS  # all of them three bytes of UTF-8, the first one 0xE2
 REPLACEMENT = 0xFFFD
 _LIMIT = SPACE | NEWLINE
+_CASED, _DIGIT, _LOOK, _ALPHA, _SPACE, _NEWLINE = (np.uint8(flag.bit_length() - 1) for flag in (CASED, DIGIT, LOOK, ALPHA, SPACE, NEWLINE))
 
 
 def entries(points: range) -> U32:
@@ -68,46 +68,57 @@ def chars_room(n_bytes: int) -> tuple[U8, U8, U32]:
     A byte that is not UTF-8 becomes three, and both are read up to 16 bytes past the end.
     """
     n = (3 * n_bytes + 64) // 8 * 8
-    return np.zeros(n, np.uint8), np.zeros(n, np.uint8), np.empty(n_bytes + 2, np.uint32)
+    return np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n_bytes + 2, np.uint32)
 
 
 @compiled
-def _lower_ascii(text: U8, low: U8) -> np.uint8:
-    """Lower case of ASCII bytes, by arithmetic alone so that it runs in SIMD; returns the OR of all bytes."""
-    seen = numba.uint8(0)
+def _classify_ascii(text: U8, low: U8, flags: U8) -> np.uint8:
+    """Lower case and flags of ASCII bytes, by arithmetic alone so that it runs in SIMD; returns the OR of all bytes."""
+    seen = uint8(0)
     for i in range(len(text)):
         byte = text[i]
         seen |= byte
-        upper = numba.uint8(numba.uint8(byte - numba.uint8(65)) < numba.uint8(26))
-        low[i] = byte | numba.uint8(upper << numba.uint8(5))
+        upper = uint8(uint8(byte - uint8(65)) < uint8(26))
+        lower = uint8(uint8(byte - uint8(97)) < uint8(26))
+        digit = uint8(uint8(byte - uint8(48)) < uint8(10))
+        graph = uint8(uint8(byte - uint8(33)) < uint8(94))
+        line = uint8(byte == uint8(10))
+        space = uint8((byte == uint8(32)) | (uint8(byte - uint8(9)) < uint8(5)) | (uint8(byte - uint8(28)) < uint8(4)))
+        low[i] = uint8(byte | uint8(upper << uint8(5)))
+        letter = uint8(upper | lower)
+        other = uint8(uint8(graph ^ letter) ^ digit)
+        flag = uint8(uint8(letter << _ALPHA) | upper)
+        flag = uint8(flag | uint8(lower << _CASED))
+        flag = uint8(flag | uint8(digit << _DIGIT))
+        flag = uint8(flag | uint8(other << _LOOK))
+        flag = uint8(flag | uint8(uint8(space ^ line) << _SPACE))
+        flags[i] = uint8(flag | uint8(line << _NEWLINE))
     return seen
 
 
 @compiled
 def _scan_ascii(text: U8, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
-    if _lower_ascii(text, low) & numba.uint8(0x80):
+    if _classify_ascii(text, low, flags) & uint8(0x80):
         return -1, 0
     n_edges = uint64(0)
-    last = numba.uint8(SPACE)
-    for i in range(len(text)):
-        flag = _FLAGS[text[i]]
-        flags[i] = flag
-        kind = numba.uint8(flag & numba.uint8(_LIMIT))
-        edges[n_edges] = i
+    last = uint8(SPACE)
+    for i in range(uint64(len(text))):
+        kind = uint8(flags[i] & uint8(_LIMIT))
+        edges[n_edges] = uint32(i)
         n_edges += uint64(kind != last)
         last = kind
-    edges[n_edges] = len(text)
+    edges[n_edges] = uint32(len(text))
     return int64(n_edges), len(text)
 
 
 @compiled
 def _scan_utf8(text: U8, table: U32, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
     at, here, n_edges, n_chars = uint64(0), uint64(0), uint64(0), uint64(0)
-    last = numba.uint8(SPACE)
+    last = uint8(SPACE)
     while at < uint64(len(text)):
         byte = text[at]
         begin = here
-        if byte < numba.uint8(128):
+        if byte < uint8(128):
             flag = _FLAGS[byte]
             low[here] = _LOWER[byte]
             flags[here] = flag
@@ -118,14 +129,14 @@ def _scan_utf8(text: U8, table: U32, low: U8, flags: U8, edges: U32) -> tuple[in
             if point < 0 or 0xD800 <= point < 0xE000:
                 point, n_bytes = REPLACEMENT, 1
             entry = table[point]
-            flag = numba.uint8(entry & numba.uint32(0xFF))
+            flag = uint8(entry & uint32(0xFF))
             here = uint64(put_utf8(low, int64(here), int64(entry) >> 8))
             flags[begin] = flag
             for k in range(begin + uint64(1), here):
-                flags[k] = numba.uint8(CONT) | numba.uint8(flag & numba.uint8(SPACE))
+                flags[k] = uint8(CONT) | uint8(flag & uint8(SPACE))
             at += uint64(n_bytes)
         n_chars += uint64(1)
-        kind = numba.uint8(flag & numba.uint8(_LIMIT))
+        kind = uint8(flag & uint8(_LIMIT))
         edges[n_edges] = begin
         n_edges += uint64(kind != last)
         last = kind

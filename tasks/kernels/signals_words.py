@@ -117,7 +117,10 @@ def _ends_in_ellipsis(low: U8, at: int, size: int) -> bool:
 @compiled
 def _is_bullet(low: U8, at: int) -> bool:
     point = _mark(low, at)
-    return point != 0 and bool((point == _BULLETS).any())
+    found = False
+    for k in range(len(_BULLETS)):
+        found |= point == _BULLETS[k]
+    return found
 
 
 @compiled

@@ -62,7 +62,7 @@ def _words_ascii(text: U8, low: U8, kinds: U8, edges: U32, starts: U32, ends: U3
         at = starts[i]
         starts[n_words], ends[n_words] = at, ends[i]
         n_words += uint64(kinds[at] == WORD)
-    return np.int64(n_words)
+    return int(np.int64(n_words))
 
 
 @compiled
@@ -160,7 +160,7 @@ def _find(hashed: np.uint64, bits: U64, shift: np.uint64, slots: I32, hashes: U6
     slot = hashed & mask
     while slots[slot] >= 0:
         if hashes[slots[slot]] == hashed:
-            return np.int64(slots[slot])
+            return int(slots[slot])
         slot = (slot + _ONE) & mask
     return -1
 
@@ -340,7 +340,8 @@ def _hits_of(texts: Texts, grams: Grams) -> Hits:
     hits = np.empty((offsets[-1], 4), np.int64)
     if len(docs):
         fill(texts.take(docs), docs, offsets, hits)
-    return Hits(offsets, *np.ascontiguousarray(hits.T), n_words)
+    found, words, begins, ends = np.ascontiguousarray(hits.T)
+    return Hits(offsets, found, words, begins, ends, n_words)
 
 
 def _powers(n: int) -> U64:

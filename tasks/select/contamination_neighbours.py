@@ -1,7 +1,8 @@
 """Records nearest to evaluation items by embedding: rephrased copies share few words, so they are listed for review. Pure.
 
-Nothing is dropped for being near (as in Yang et al., "Rethinking Benchmark and Contamination", arXiv 2311.04850, a judge has to look
-at each pair). Distances are exact integers, so a list owes nothing to the order or the number of files.
+Nothing is dropped for being near: somebody has to look at each pair (Yang et al., "Rethinking Benchmark and Contamination for
+Language Models with Rephrased Samples", arXiv 2311.04850). Distances are exact integers, so a list owes nothing to the order or
+the number of files.
 """
 
 from __future__ import annotations

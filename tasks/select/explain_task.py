@@ -175,12 +175,8 @@ def _least(had: I64, more: I64, n: int, seed: int) -> I64:
 
 def threshold_of(ground: _Ground, decision: Decision, weights: Sequence[Weighed] = ()) -> float | None:
     """The least key that the budget keeps, of the target that the record's key is for where there are several; None: all are."""
-    by_target = ground.lineage.summary.get("thresholds", [])
-    names = list(ground.settings.dataset(ground.dataset).target)
-    if len(by_target) != len(names):
-        return ground.lineage.summary.get("threshold")
-    target = decision.target or _nearest(decision, weights)
-    return by_target[names.index(target)] if target in names else ground.lineage.summary.get("threshold")
+    summary = ground.lineage.summary
+    return summary.get("thresholds", {}).get(decision.target or _nearest(decision, weights), summary.get("threshold"))
 
 
 def _nearest(decision: Decision, weights: Sequence[Weighed]) -> str | None:

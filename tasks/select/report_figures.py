@@ -69,18 +69,23 @@ def weight_hist(log_weights: F64, edges: F64) -> I64:
     return np.bincount(np.searchsorted(edges, known, side="right"), minlength=len(edges) + 1).astype(np.int64)
 
 
-def weight_edges(log_weights: F64) -> F64:
-    """Round edges, evenly spaced, about the middle 98 % of a sample's log weights (NaN aside): the bins of all histograms of it.
+def weight_edges(*samples: F64) -> F64:
+    """Round edges, evenly spaced, that hold the middle 98 % of each sample's log weights: the bins of all histograms of them.
 
-    A function of the sample's order statistics alone: its order and its partitions do not matter.
+    NaN is no weight. A function of the samples' order statistics alone: their order and their partitions do not matter.
     """
-    known = np.sort(log_weights[np.isfinite(log_weights)])
-    if not len(known):
+    known = [np.sort(weights[np.isfinite(weights)]) for weights in samples]
+    ends = [(_at(weights, 0.01), _at(weights, 0.99)) for weights in known if len(weights)]
+    if not ends:
         return np.array([0.0])
-    low, high = (float(known[round(share * (len(known) - 1))]) for share in (0.01, 0.99))
+    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     step = _round_step((high - low) / _N_WEIGHT_BINS)
     first, last = int(np.floor(low / step)), int(np.ceil(high / step))
     return (np.arange(first, last + 1) * step).astype(np.float64)
+
+
+def _at(ascending: F64, share: float) -> float:
+    return float(ascending[round(share * (len(ascending) - 1))])
 
 
 def _round_step(step: float) -> float:

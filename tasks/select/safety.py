@@ -33,14 +33,17 @@ TABLE = "table"
 _K = TypeVar("_K", bound=Hashable)
 MAX_VALUES = 10_000
 _SAID = {  # why records are dropped, in words, and what to do about it
-    BELOW_THRESHOLD: ("below the threshold", 'keep more of it: [datasets.{dataset}.select.floors] by = "{column}"'),
+    BELOW_THRESHOLD: ("below the threshold", 'give it a floor: [datasets.{dataset}.select.floors] by = "{column}"'),
     EMPTY_TEXT: ("without text", "look at its text column"),
     TOO_SHORT: ("too short", "look at its texts, or choose the default mode"),
     NO_SCORE: ("without a score", "look at its score column"),
     FILTERED: ("filtered", "loosen that bound in [datasets.{dataset}.select]"),
     DUPLICATE: ("equal to others", "its records are in other tables too: that may be right"),
     NEAR_DUPLICATE: ("nearly equal to others", "raise jaccard in [datasets.{dataset}.select.near_duplicates]"),
-    CONTAMINATED: ("text of evaluation tables", 'cut the spans out: action = "cut" in [datasets.{dataset}.select.decontaminate]'),
+    CONTAMINATED: (
+        "with text of evaluation tables",
+        'cut the spans out: action = "cut" in [datasets.{dataset}.select.decontaminate]',
+    ),
 }
 
 
@@ -159,7 +162,7 @@ def losses(rows: pa.Table) -> Losses:
 
 
 def check(losses: Losses, asked: SafetySettings, dataset: str, *, labels: Collection[str] = ()) -> tuple[LossWarning, ...]:
-    """The sources that lose much, the worst first. Raises `SourceLost` where one loses more than it may.
+    """The sources that lose much, tables first, each kind from the worst on. Raises `SourceLost` where one loses more than it may.
 
     A source is told of from `warn_source_loss` on, unless the budget alone explains it: where nine records in ten are left out of
     all, a source that loses 95 % is none to stop at. `labels` are the columns whose values may be named.
@@ -167,7 +170,7 @@ def check(losses: Losses, asked: SafetySettings, dataset: str, *, labels: Collec
     _refuse_many(losses.counts)
     columns = [column for column in losses.columns if column in (TABLE, *asked.by)]
     watched = [s for column in columns for s in losses.sources(column) if s.n_raw >= asked.min_rows and s.dropped]
-    watched.sort(key=lambda s: -s.loss)
+    watched.sort(key=lambda s: (s.column != TABLE, -s.loss))
     lost = [s for s in watched if s.n_raw - s.n_kept > round(asked.max_source_loss * s.n_raw, 9)]
     if lost:
         raise SourceLost(_lost(lost, losses, asked, dataset, labels))
@@ -195,7 +198,7 @@ def _lost(lost: list[SourceCounts], losses: Losses, asked: SafetySettings, datas
 def _loses(source: SourceCounts, losses: Losses, labels: Collection[str]) -> str:
     reason, signal = source.main_reason
     n, n_dropped = source.dropped[reason, signal], source.n_raw - source.n_kept
-    by = f" by {signal}" if signal else ""
+    by = f" by {signal}" if signal and reason == FILTERED else ""
     why = f"{n:,} of them {_SAID.get(reason, (reason, ''))[0]}{by}"
     return (
         f"{_named(source, losses, labels)} loses {_percent(source.loss)} of its {source.n_raw:,} records ({n_dropped:,}; {why})"

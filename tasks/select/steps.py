@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ import pyarrow as pa
 from infra.cluster import Workers
 from infra.contracts import CONTAMINATION, SIGNATURES
 from infra.decisions import spill
-from infra.ids import I64, key_of
+from infra.ids import I64
 from infra.lake import Lake
 from infra.select_settings import DecontaminateSettings, NearDuplicateSettings
 from tasks.kernels.signals import SIGNALS, signals_of
@@ -40,7 +41,7 @@ def local_verdicts(lake: Lake, workers: Workers, plan: Plan, scratch: str) -> li
 def contamination(lake: Lake, workers: Workers, plan: Plan, asked: DecontaminateSettings) -> pa.Table:
     """The verdicts on records that share text with evaluation tables."""
     evaluation = _evaluation(workers, plan, asked)
-    params = {"n": asked.n, "tables": evaluation.tables, "grams": key_of(evaluation.grams.hashes.tobytes().hex())}
+    params = {"n": asked.n, "tables": evaluation.tables, "grams": hashlib.sha256(evaluation.grams.hashes.tobytes()).hexdigest()}
     measure = Measure("contamination", CONTAMINATION, contamination_table, evaluation, params)
     snapshot, _ = measured(lake, workers, plan, measure)
     hits = gathered(parts_by_source(lake, plan, snapshot), CONTAMINATION)

@@ -44,7 +44,8 @@ class Recipe:
 class ShardRows:
     """A shard's rows by ascending row id: ids, slices, class numbers (-1: no label, not trained on) and features.
 
-    `contents` stand for what is trained on of each (see `infra.spans.contents`); None where they are the row ids.
+    `contents` stand for what is trained on of each (see `infra.spans.contents`); None where they are the row ids. `weights` are
+    those of the end of training (see `mixture`), None where all rows are alike.
     """
 
     row_ids: I64
@@ -52,6 +53,7 @@ class ShardRows:
     labels: I64
     features: Features
     contents: I64 | None = None
+    weights: I64 | None = None
 
     def by_slice(self, n_slices: int) -> list[I64]:
         """What each slice holds."""
@@ -76,8 +78,8 @@ class ShardResult:
 def by_row_id(rows: ShardRows) -> ShardRows:
     """The same rows by ascending id, one a row id: copies are one record."""
     _, first = np.unique(rows.row_ids, return_index=True)
-    held = None if rows.contents is None else rows.contents[first]
-    return ShardRows(rows.row_ids[first], rows.slices[first], rows.labels[first], rows.features.take(first), held)
+    held, weights = (None if of is None else of[first] for of in (rows.contents, rows.weights))
+    return ShardRows(rows.row_ids[first], rows.slices[first], rows.labels[first], rows.features.take(first), held, weights)
 
 
 def fit_shard(recipe: Recipe, shard: int, rows: ShardRows, store: str) -> ShardResult:
@@ -126,18 +128,22 @@ def _fit_slice(
     if not len(seen):
         return 0, []
     row_ids, labels, features = rows.row_ids[seen], rows.labels[seen], rows.features.take(seen)
+    weights = None if rows.weights is None else rows.weights[seen]
     refit(model, torch.from_numpy(features.dense).to(recipe.device))
     model.train()
     n_steps, losses = 0, list[float]()
     for epoch in range(recipe.plan.epochs_per_slice):
         torch.manual_seed(epoch_seed(recipe.plan, shard=shard, slice_=slice_, epoch=epoch))
-        cuts = list(batches(row_ids, recipe.plan, shard=shard, slice_=slice_, epoch=epoch))
+        cuts = list(batches(row_ids, recipe.plan, shard=shard, slice_=slice_, epoch=epoch, weights=weights))
         means = [_step(model, optimizer, features.take(batch), labels[batch], recipe.device) for batch in cuts]
         n_steps += len(cuts)
-        losses.append(
-            math.fsum(len(batch) * mean for batch, mean in zip(cuts, torch.stack(means).tolist(), strict=True)) / len(seen)
-        )
+        losses += [_mean([len(batch) for batch in cuts], torch.stack(means).tolist())] if cuts else []
     return n_steps, losses
+
+
+def _mean(sizes: Sequence[int], means: Sequence[float]) -> float:
+    """The mean of a whole epoch from those of its batches."""
+    return math.fsum(size * mean for size, mean in zip(sizes, means, strict=True)) / sum(sizes)
 
 
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, features: Features, labels: I64, device: str) -> Tensor:

@@ -32,6 +32,7 @@ from tasks.train.environment import OtherEnvironment, choose_device, determinist
 from tasks.train.evaluate import Tally, class_numbers, tally
 from tasks.train.features import Features, Spec, encode, from_arrow, joined, label_texts, to_arrow
 from tasks.train.fit import Recipe, ShardResult, ShardRows, by_row_id, fit_shard, found_shard
+from tasks.train.mixture import TABLE, Mixture, row_weights
 
 Bools = npt.NDArray[np.bool_]
 
@@ -118,8 +119,8 @@ def write_index(scratch: str, chosen: Members) -> str:
 @lru_cache(maxsize=1)
 def _read_index(uri: str) -> Members:
     table = pa.concat_tables(_read(uri, None))
-    arrays = (np.asarray(table.column(name).combine_chunks()) for name in ("row_id", "shard", "slice", "role"))
-    return Members(*arrays, table.column("cuts").combine_chunks())
+    ids, shards, slices, roles = (np.asarray(table.column(name).combine_chunks()) for name in ("row_id", "shard", "slice", "role"))
+    return Members(ids, shards, slices, roles, table.column("cuts").combine_chunks())
 
 
 def _write(scratch: str, batches: Sequence[pa.RecordBatch]) -> str:
@@ -144,13 +145,16 @@ def _read(uri: str, which: Sequence[int] | None) -> list[pa.Table]:
 
 @dataclass(frozen=True)
 class PoolPart:
-    """One file of the pool and what its columns are called: the label, (theirs, ours) where the spec has another name, the text."""
+    """One file of the pool and what its columns are called: the label, (theirs, ours) where the spec has another name, the text.
+    `mixture` says how often its rows come at the end of training, by its table's name or a column."""
 
     part: Part
     label: str
     renames: tuple[tuple[str, str], ...]
     subject: SubjectSettings | None
     text: str | None = None
+    table: str = ""
+    mixture: Mixture | None = None
 
 
 @dataclass(frozen=True)
@@ -220,7 +224,8 @@ def _columns(part: PoolPart, spec: Spec) -> list[str]:
     """The columns to read, without those that this file's table lacks."""
     back = {ours: theirs for theirs, ours in part.renames}
     whose = roots(part.part.schema, [part.subject] if part.subject else [])
-    wanted = ["row_id", part.label, *whose, *(back.get(c, c) for c in spec.columns)]
+    domains = [part.mixture.by] if part.mixture is not None and part.mixture.by != TABLE else []
+    wanted = ["row_id", part.label, *whose, *domains, *(back.get(c, c) for c in spec.columns)]
     return [name for name in dict.fromkeys(wanted) if name in part.part.schema.names]
 
 
@@ -235,9 +240,18 @@ def _encoded(
             "slice": pa.array(slices),
             "label": label_texts(rows.column(part.label)),
             "place": pa.array(row_places(rows, part.subject, keys)),
+            **_weights(rows, part),
             **to_arrow(encode(named, spec)),
         }
     )
+
+
+def _weights(rows: pa.RecordBatch, part: PoolPart) -> dict[str, pa.Array]:
+    """The rows' weights at the end of training, where any are asked for."""
+    if part.mixture is None:
+        return {}
+    domains = rows.column(part.mixture.by) if part.mixture.by in rows.schema.names else None
+    return {"weight": pa.array(row_weights(part.mixture, part.table, domains, rows.num_rows))}
 
 
 def _groups(chosen: Members, at: npt.NDArray[np.intp], places: U64, n_held_out: int) -> Iterator[tuple[str, Bools]]:
@@ -299,8 +313,11 @@ def _shard_rows(table: pa.Table | None, recipe: Recipe) -> ShardRows:
     if table is None:
         return ShardRows(nothing, nothing, nothing, joined([], recipe.spec), nothing)
     numbers = class_numbers(table.column("label").to_pylist(), recipe.classes)
-    ids, slices, held = (np.asarray(table.column(name).combine_chunks()).astype(np.int64) for name in ("row_id", "slice", "content"))
-    return ShardRows(ids, slices, numbers, from_arrow(table, recipe.spec), held)
+    ids, slices, held = (
+        np.asarray(table.column(name).combine_chunks()).astype(np.int64) for name in ("row_id", "slice", "content")
+    )
+    weights = np.asarray(table.column("weight").combine_chunks()) if "weight" in table.schema.names else None
+    return ShardRows(ids, slices, numbers, from_arrow(table, recipe.spec), held, weights)
 
 
 # --- one group of held-out rows ------------------------------------------------------------------------------------------------

@@ -14,20 +14,22 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
-from infra.ids import I64, key_of, keyed_bits, seed_of
+from infra.ids import I64, key_of, keyed_bits, keyed_uniform, seed_of
+from tasks.train.mixture import Mixture, drawn, final_share
 
 Indices = npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one shard is trained. `epochs` is the work wished for, in passes over the whole shard."""
+    """How one shard is trained. `epochs` is the work wished for, in passes over the whole shard; `mixture` is the end's."""
 
     slices: int
     epochs: int
     batch_size: int
     learning_rate: float
     seed: int
+    mixture: Mixture | None = None
 
     @property
     def epochs_per_slice(self) -> int:
@@ -37,16 +39,30 @@ class Plan:
     def key(self) -> str:
         return key_of(asdict(self))
 
+    def final_share(self, slice_: int, epoch: int) -> float:
+        """The share of an epoch that belongs to the end of training, 0 where no end is asked for."""
+        if self.mixture is None:
+            return 0.0
+        return final_share(self.mixture, slices=self.slices, epochs=self.epochs_per_slice, slice_=slice_, epoch=epoch)
 
-def epoch_order(row_ids: I64, plan: Plan, *, shard: int, slice_: int, epoch: int) -> Indices:
-    """Positions of the rows in the order of an epoch: by keyed bits of their ids, ties by id. An absent row moves no other."""
+
+def epoch_order(row_ids: I64, plan: Plan, *, shard: int, slice_: int, epoch: int, weights: I64 | None = None) -> Indices:
+    """Positions of the rows in the order of an epoch: by keyed bits of their ids, ties by id. An absent row moves no other.
+
+    Where the epoch runs into the end of training, only the rows whose draw is below that place come in this order, each once, and
+    behind them those drawn by their `weights` (see `mixture`): no row has to come, and some come again.
+    """
     bits = keyed_bits(row_ids, "order", plan.seed, shard, slice_, epoch)
-    return np.lexsort((row_ids, bits))
+    order, share = np.lexsort((row_ids, bits)), plan.final_share(slice_, epoch)
+    if weights is None or share == 0.0:
+        return order
+    before = keyed_uniform(row_ids, "order", plan.seed, shard, slice_, epoch) < 1.0 - share
+    return np.concatenate([order[before[order]], drawn(row_ids, weights, share, plan.seed, shard, slice_, epoch)])
 
 
-def batches(row_ids: I64, plan: Plan, *, shard: int, slice_: int, epoch: int) -> Iterator[Indices]:
+def batches(row_ids: I64, plan: Plan, *, shard: int, slice_: int, epoch: int, weights: I64 | None = None) -> Iterator[Indices]:
     """Positions of the rows of each batch of an epoch; the last batch may be smaller."""
-    order = epoch_order(row_ids, plan, shard=shard, slice_=slice_, epoch=epoch)
+    order = epoch_order(row_ids, plan, shard=shard, slice_=slice_, epoch=epoch, weights=weights)
     for start in range(0, len(order), plan.batch_size):
         yield order[start : start + plan.batch_size]
 

@@ -29,6 +29,7 @@ from tasks.train.evaluate import Tally, metrics
 from tasks.train.features import Spec, infer_spec, pixel_column
 from tasks.train.fit import Recipe, ShardResult
 from tasks.train.frames import CONTROL, HELD_OUT, MAIN, Extract, Members, PoolPart, ShardTask, group_name
+from tasks.train.mixture import Mixture, check_mixture, mixture_of
 from tasks.train.plan import Plan
 from tasks.train.publish import (
     DIGEST,
@@ -48,7 +49,7 @@ _HELD_OUT_ROWS = 50_000
 # What a shard's bits depend on. A change elsewhere in the stage leaves checkpoints as good as they were.
 _FITTING = (
     *("infra.ids", "infra.rowhash", "infra.spans", "tasks.kernels.ngrams", "tasks.kernels.tokens"),
-    *(f"tasks.train.{name}" for name in ("environment", "features", "fit", "models", "plan")),
+    *(f"tasks.train.{name}" for name in ("environment", "features", "fit", "mixture", "models", "plan")),
 )
 
 
@@ -83,6 +84,7 @@ class _Job:
     checkpoints: str
     device: str
     keys: Keys
+    mixture: Mixture | None = None
 
 
 @task(name="train", persist_result=False)
@@ -101,7 +103,8 @@ def train(
     lake, tracking = Lake.open(settings), store_of_runs.open_tracking(settings)
     job = _job(lake, settings, model, pool, training_set)
     code = code_digest("tasks.train", *_FITTING, *_factory_module(job.wanted.kind))
-    key = key_of("train", code, job.chosen.digest(), job.wanted.model_dump(), asdict(job.spec))
+    mixture = asdict(job.mixture) if job.mixture else None
+    key = key_of("train", code, job.chosen.digest(), job.wanted.model_dump(), asdict(job.spec), mixture)
     current = store_of_runs.find_version(tracking, model, settings.tracking.alias)
     if current is not None and current.tags.get(KEY) == key and not current.revoked:
         return _found(tracking, current, time.perf_counter() - started)
@@ -268,12 +271,13 @@ def _job(lake: Lake, settings: Settings, model: str, pool: Sequence[Snapshot], t
     if not pool:
         raise NothingToTrain(f"the pool of dataset {wanted.dataset!r} is empty. Run: lethe curate")
     parts = tuple(_pool_parts(lake, settings, wanted, pool))
+    check_mixture(settings, wanted.dataset, {name for part in parts for name in part.part.schema.names})
     chosen = frames.members(lake.parts(training_set))
     if not chosen.holds(MAIN).any():
         raise NothingToTrain(f"{training_set.table} keeps no row to train on. Look at the reasons in it")
     spec = _spec(lake, settings, wanted, parts, pool)
     store = checkpoint_store(settings, model)
-    return _Job(wanted, spec, chosen, parts, store, settings.cluster.device, lake.keys)
+    return _Job(wanted, spec, chosen, parts, store, settings.cluster.device, lake.keys, mixture_of(settings, wanted.dataset))
 
 
 def _table_name(snapshot: Snapshot) -> str:
@@ -282,7 +286,7 @@ def _table_name(snapshot: Snapshot) -> str:
 
 def _pool_parts(lake: Lake, settings: Settings, wanted: ModelSettings, pool: Sequence[Snapshot]) -> Iterator[PoolPart]:
     """Every file of the pool, its text column renamed to that of the first table. Raises `NothingToTrain` without labels."""
-    text = settings.table(_table_name(pool[0])).text
+    text, mixture = settings.table(_table_name(pool[0])).text, mixture_of(settings, wanted.dataset)
     for snapshot in pool:
         table = settings.table(_table_name(snapshot))
         if wanted.label not in lake.schema(snapshot).names:
@@ -291,7 +295,7 @@ def _pool_parts(lake: Lake, settings: Settings, wanted: ModelSettings, pool: Seq
             )
         renames = ((table.text, text),) if table.text and text and table.text != text else ()
         for part in lake.parts(snapshot):
-            yield PoolPart(part, wanted.label, renames, table.subject, table.text)
+            yield PoolPart(part, wanted.label, renames, table.subject, table.text, _table_name(snapshot), mixture)
 
 
 def _spec(lake: Lake, settings: Settings, wanted: ModelSettings, parts: Sequence[PoolPart], pool: Sequence[Snapshot]) -> Spec:
@@ -355,7 +359,7 @@ def _recipes(job: _Job, labels: Sequence[dict[str, list[str]]], environment: dic
         raise NothingToTrain(
             f"no kept row of dataset {wanted.dataset!r} has a label in {wanted.label!r}. Look at its training set"
         )
-    plan = Plan(wanted.slices, wanted.epochs, wanted.batch_size, wanted.learning_rate, wanted.seed)
+    plan = Plan(wanted.slices, wanted.epochs, wanted.batch_size, wanted.learning_rate, wanted.seed, job.mixture)
     code, place = code_digest(*_FITTING, *_factory_module(wanted.kind)), key_of(environment)
     roles = [MAIN, CONTROL] if wanted.control and classes[CONTROL] else [MAIN]
     return {role: Recipe(wanted.kind, job.spec, classes[role], plan, code, place, device) for role in roles}

@@ -73,7 +73,11 @@ def test_cuts_are_read_from_decisions_and_found_by_row_id(tmp_path: Path) -> Non
 
     folder = Folder(str(tmp_path), b"key")
     old = part(pa.table({"row_id": [1, 2]}))
-    parts = [part(pa.table([[5, 3], [[1, 2], None]], schema=schema)), part(pa.table([[4, 5], [[0, 9], [1, 2]]], schema=schema)), old]
+    parts = [
+        part(pa.table([[5, 3], [[1, 2], None]], schema=schema)),
+        part(pa.table([[4, 5], [[0, 9], [1, 2]]], schema=schema)),
+        old,
+    ]
     cuts = read_cuts(parts)
     assert cuts.row_ids.tolist() == [4, 5] and cuts.of(np.array([5, 3, 4])).to_pylist() == [[1, 2], None, [0, 9]]
     assert read_cuts([old]).of(np.array([1, 2])).null_count == 2

@@ -21,6 +21,8 @@ TABLES = {
     "news": {"source": "x", "text": "body", "subject": SUBJECT},
     "notes": {"source": "x", "text": "text"},
     "speech": {"source": "x", "text": "text"},
+    "faq": {"source": "x", "text": "text"},
+    "exam": {"source": "x", "text": "text"},
 }
 
 
@@ -31,8 +33,8 @@ class House:
         self.home = home
         self.lake = Lake.open(self.settings())
 
-    def settings(self, *, sample_rows: int = 100_000, **chosen: Any) -> Settings:
-        datasets = {"d": {"pool": ["news", "notes"], "target": "speech", "select": chosen}}
+    def settings(self, *, sample_rows: int = 100_000, target: Any = "speech", **chosen: Any) -> Settings:
+        datasets = {"d": {"pool": ["news", "notes"], "target": target, "select": chosen}}
         lake = {"root": "lake", "sample_rows": sample_rows}
         return Settings.model_validate({"home": self.home, "lake": lake, "tables": TABLES, "datasets": datasets})
 
@@ -49,8 +51,9 @@ class House:
         files = [write_part(folder, piece.to_batches(), table.schema, digest_columns=schema.names) for piece in pieces]
         return self.lake.commit(f"records/{name}", table.schema, files, lineage=Lineage("ingest", "", ""), overwrite=not reuse)
 
-    def select(self, pool: Sequence[Snapshot], target: Snapshot, **options: Any) -> SelectResult:
-        return select.fn(self.settings(**options), "d", tuple(pool), (target,))
+    def select(self, pool: Sequence[Snapshot], *beside: Snapshot, **options: Any) -> SelectResult:
+        """Select from a pool towards targets, beside evaluation tables."""
+        return select.fn(self.settings(**options), "d", tuple(pool), beside)
 
     def decisions(self, result: SelectResult) -> dict[int, dict[str, Any]]:
         rows = self.lake.read(result.snapshot).to_pylist()

@@ -116,13 +116,14 @@ def oracle(pool: Candidates, budget: Budget) -> dict[int, int]:
     return kept
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(tasks())
 def test_cuts_keep_what_taking_turns_keeps(task: tuple[Candidates, Budget]) -> None:
     pool, budget = task
     assert kept_by(pool, fitted(pool, budget)) == oracle(pool, budget)
 
 
+@settings(max_examples=40)
 @given(tasks(), st.randoms())
 def test_order_and_parts_do_not_matter(task: tuple[Candidates, Budget], random: Any) -> None:
     pool, budget = task
@@ -137,6 +138,7 @@ def test_order_and_parts_do_not_matter(task: tuple[Candidates, Budget], random: 
     assert kept_by(pool, cuts) == kept_by(first, cuts) | kept_by(rest, cuts)
 
 
+@settings(max_examples=40)
 @given(pools(), st.floats(0, 1), floors, st.randoms())
 def test_a_row_outside_the_sample_has_no_part_in_other_decisions(
     pool: Candidates, fraction: float, least: Floors, random: Any
@@ -165,7 +167,7 @@ def same(one: Cuts, other: Cuts) -> None:
     )
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(tasks(floors=st.just(Floors())))
 def test_without_floors_a_budget_is_never_exceeded_and_shares_are_met(task: tuple[Candidates, Budget]) -> None:
     pool, budget = task
@@ -190,7 +192,7 @@ def test_without_floors_a_budget_is_never_exceeded_and_shares_are_met(task: tupl
             assert abs(n - whole * share / sum(budget.shares)) <= (1 if budget.n_tokens is None else 9)
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(tasks())
 def test_floors_are_met_and_only_they_exceed_a_budget_of_rows(task: tuple[Candidates, Budget]) -> None:
     pool, budget = task
@@ -208,6 +210,7 @@ def test_floors_are_met_and_only_they_exceed_a_budget_of_rows(task: tuple[Candid
         assert cuts.exceeded == (least.sum() > whole)
 
 
+@settings(max_examples=40)
 @given(pools(), st.floats(0.001, 1))
 def test_one_target_and_a_fraction_is_the_plain_cut(pool: Candidates, fraction: float) -> None:
     keys = pool.keys[:, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -77,10 +78,10 @@ def test_the_longest_span_is_that_of_all_pairs_of_words(pool: list[str], items: 
 
 @settings(deadline=None, max_examples=100)
 @given(texts, texts, st.integers(1, 5), st.randoms())
-def test_files_order_and_copies_do_not_matter(pool: list[str], items: list[str], n_files: int, random) -> None:
+def test_files_order_and_copies_do_not_matter(pool: list[str], items: list[str], n_files: int, random: Random) -> None:
     evaluation, wanted = of({"gsm": items, "boolq": items[:2]}, 5), asked(n=5, action="cut")
     whole = contaminated(contamination_table(np.arange(len(pool)), pa.array(pool), evaluation), len(pool), wanted)
-    places = list(range(len(pool))) + [0, len(pool) - 1]
+    places = [*range(len(pool)), 0, len(pool) - 1]
     random.shuffle(places)
     files = [places[i::n_files] for i in range(n_files)]
     parts = [contamination_table(np.array(f, np.int64), pa.array([pool[i] for i in f], pa.string()), evaluation) for f in files]
@@ -136,7 +137,9 @@ def test_a_record_of_which_nothing_is_left_is_dropped() -> None:
 
 def test_spans_of_two_tables_are_cut_once() -> None:
     text = "x é one two three four five six seven eight y"
-    (row,) = judged([text], {"a": ["one two three four five six"], "b": ["four five six seven eight"]}, n=5, action="cut").values()
+    (row,) = judged(
+        [text], {"a": ["one two three four five six"], "b": ["four five six seven eight"]}, n=5, action="cut"
+    ).values()
     assert shown(text, row["cuts"]) == ["one two three four five six seven eight"]
     assert row["signal"] == "a" and row["value"] == 6.0
 

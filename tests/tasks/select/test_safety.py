@@ -74,7 +74,7 @@ def test_the_error_says_what_is_lost_to_what_and_the_way_out() -> None:
     with pytest.raises(SourceLost) as error:
         check(found, SafetySettings(max_source_loss=0.99), "d")
     assert str(error.value) == (
-        "dataset d: table notes loses 99.5 % of its 200 records (199; 120 of them filtered by n_words), which is more than "
+        "dataset d: table notes loses 99.5 % of its 200 records (199, 120 of them filtered by n_words), which is more than "
         "max_source_loss = 0.99 allows. Nothing was committed. To keep it: loosen that bound in [datasets.d.select]; or raise "
         "max_source_loss in [datasets.d.select.safety]"
     )
@@ -84,7 +84,7 @@ def test_the_error_says_what_is_lost_to_what_and_the_way_out() -> None:
 def test_a_whole_loss_is_told_even_where_everything_may_be_lost() -> None:
     found = many(news={KEPT: 100, BELOW_THRESHOLD: 100}, notes={NEAR_DUPLICATE: 100})
     assert [w.said for w in check(found, SafetySettings(), "d")] == [
-        "table notes loses 100 % of its 100 records (100; 100 of them nearly equal to others). "
+        "table notes loses 100 % of its 100 records (100, all nearly equal to others). "
         "To keep it: raise jaccard in [datasets.d.select.near_duplicates]"
     ]
 

@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 from tasks.kernels.kmeans import UNIT
+from tasks.select import transport
+from tasks.select.nearness import lowest
 from tasks.select.transport import Potential, costs, fit_transport, potentials, sinkhorn, transport_log_weights
 
 
@@ -106,3 +108,16 @@ def test_records_near_the_target_weigh_most() -> None:
 def test_a_pool_of_equal_records_weighs_nothing() -> None:
     points = np.tile(sphere(1, 0), (5, 1))
     assert transport_log_weights(points, fitted(points, sphere(4, 1))).tolist() == pytest.approx([0.0] * 5)
+
+
+def test_a_record_that_was_not_drawn_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_POOL_ROWS", 10)
+    monkeypatch.setattr(transport, "_TARGET_ROWS", 5)
+    points, target = sphere(30, 0), sphere(12, 1)
+    drawn = lowest(np.arange(30), 10, "transport", 0)
+    rest = np.setdiff1d(np.arange(30), np.setdiff1d(np.arange(30), drawn)[:1])
+    one, other = fitted(points, target), fitted(points[rest], target, rest)
+    assert len(one.target) == 5
+    assert np.array_equal(one.g, other.g)
+    erased = np.setdiff1d(np.arange(30), drawn[:1])
+    assert not np.array_equal(one.g, fitted(points[erased], target, erased).g)
