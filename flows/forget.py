@@ -37,7 +37,17 @@ from tasks.train.task import (
     retrained_since,
 )
 
-_DERIVED = ("ngram_counts", "signals", "signatures", "contamination", "model_scores", "selection", "scores", "training_set")
+_DERIVED = (
+    "ngram_counts",
+    "signals",
+    "signatures",
+    "contamination",
+    "neighbours",
+    "model_scores",
+    "selection",
+    "scores",
+    "training_set",
+)
 _NOTHING_LEFT = (EmptyTarget, EmptySample, NothingToEmbed, NotTrained)
 _NO_LONGER_MADE = "lethe.toml does not make it any more, and it rests on rows that have changed since"
 
@@ -185,6 +195,7 @@ def tables_of(work: Workspace, dataset: str) -> list[str]:
         "signals": bool(asked.select.filters),
         "signatures": asked.select.near_duplicates is not None,
         "contamination": asked.select.decontaminate is not None,
+        "neighbours": asked.select.reviews,
         "model_scores": asked.select.score is not None and asked.select.score.model is not None,
         "selection": asked.selects,
         "scores": asked.prune.method in ("density", "prototypes"),

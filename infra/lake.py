@@ -48,6 +48,7 @@ _STAGES = (
     "signals",
     "signatures",
     "contamination",
+    "neighbours",
     "model_scores",
     "selection",
     "scores",

@@ -49,9 +49,9 @@ class NearDuplicateSettings(_Strict):
 class DecontaminateSettings(_Strict):
     """Records that hold text of evaluation tables: n-grams of `n` words, exact.
 
-    `min_span` is the shortest run of words, all of them in shared n-grams, that counts; `max_document_fraction` leaves out n-grams
-    that so many records of the pool hold (boilerplate). `action`: drop the record, or cut the span out of what is trained on and
-    exported. `neighbours` lists, for review, so many records nearest to each evaluation item by embedding.
+    `min_span` is the shortest run of words, all of them in shared n-grams, that counts; `max_document_fraction` leaves out
+    n-grams that so many records of the pool hold (boilerplate). `action`: drop the record, or cut the span out of what is trained
+    on and exported. `neighbours` lists, for review, so many records nearest to each evaluation item by embedding.
     """
 
     tables: Names
@@ -149,6 +149,11 @@ class SelectSettings(_Strict):
     def fraction(self) -> float:
         """The share kept where no number of rows or tokens is asked for."""
         return 0.5 if self.keep_fraction is None else self.keep_fraction
+
+    @property
+    def reviews(self) -> bool:
+        """Whether records near to evaluation items are listed for a person."""
+        return self.decontaminate is not None and self.decontaminate.neighbours > 0
 
     @property
     def drops(self) -> bool:

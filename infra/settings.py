@@ -126,6 +126,14 @@ class DatasetSettings(_Strict):
     mixture: MixtureSettings | None = None
     holdout_fraction: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
+    @model_validator(mode="after")
+    def _comparable(self) -> DatasetSettings:
+        if self.method not in ("score", "none") and not self.target:
+            raise ValueError(f"method = {self.method!r} needs a target: a table that the pool is compared with")
+        if self.select.mode == "parity" and self.method != "importance":
+            raise ValueError(f'parity is a mode of method = "importance", not of {self.method!r}')
+        return self
+
     @property
     def method(self) -> Method:
         """How records are ranked: as asked, else towards the target where there is one, else by a score, else not at all."""

@@ -55,25 +55,31 @@ def _mixed(x: np.uint64) -> np.uint64:
 
 
 @compiled
-def _is_word(low: U8, at: int, table: U32) -> bool:
-    """Whether the token at a byte of lower-cased text is a word, and not punctuation."""
-    first = low[at]
-    if first < 0x80:
-        return bool((first - 97 < 26) & (first >= 97) | (first - 48 < 10) & (first >= 48) | (first == 95))
-    point, _ = code_point(low, at)
-    return point >= 0 and int(table[point]) & 7 == WORD
+def _keep_words(low: U8, kinds: U8, starts: U32, ends: U32, n_tokens: int, table: U32) -> int:
+    """Move the bounds of words, which punctuation is not, to the front; returns their number. `kinds` tells of ASCII."""
+    n_words = 0
+    for j in range(n_tokens):
+        starts[n_words], ends[n_words] = starts[j], ends[j]
+        if len(table) == 0 or low[starts[j]] < 0x80:
+            n_words += int(_is_word_byte(low[starts[j]]) if len(table) else kinds[starts[j]] == WORD)
+        else:
+            point, _ = code_point(low, int(starts[j]))
+            n_words += int(point >= 0 and int(table[point]) & 7 == WORD)
+    return n_words
 
 
 @compiled
-def _hash_words(low: U8, starts: U32, ends: U32, n_tokens: int, table: U32, start: np.uint64, out: U64) -> int:
-    """The hashes of a document's words, in their order; returns their number."""
+def _is_word_byte(byte: int) -> bool:
+    return bool((97 <= byte) & (byte < 123) | (48 <= byte) & (byte < 58) | (byte == 95))
+
+
+@compiled
+def _hash_words(low: U8, starts: U32, ends: U32, n_words: int, start: np.uint64, out: U64) -> None:
+    """The hashes of a document's words, in their order."""
     words = low.view(np.uint64)
-    n_words = 0
-    for j in range(n_tokens):
+    for j in range(n_words):
         at = uint64(starts[j])
-        out[n_words] = token_hash(words, at, uint64(ends[j]) - at, start)
-        n_words += int(_is_word(low, int(at), table))
-    return n_words
+        out[j] = token_hash(words, at, uint64(ends[j]) - at, start)
 
 
 @compiled
@@ -115,9 +121,10 @@ def _throw(shingles: U64, n_shingles: int, at_round: int, bins: U64) -> None:
     salt = uint64(at_round) * GOLDEN
     high = uint64(at_round) << _32
     for j in range(n_shingles):
-        x = _mixed(shingles[j] + salt)
+        x = shingles[j] + salt
+        x = (x ^ (x >> _32)) * _M1
         k = ((x >> _32) * n_bins) >> _32 if at_round < len(bins) else uint64(at_round - len(bins))
-        bins[k] = min(bins[k], high | (x & _LOW))
+        bins[k] = min(bins[k], high | ((x ^ (x >> _32)) & _LOW))
 
 
 @compiled
@@ -165,7 +172,8 @@ def _run(
         if taken[d] <= 0:
             continue
         at, hashes = places[d], spare.view(np.uint64)
-        n = _hash_words(low, starts, ends, taken[d], table, start, hashes)
+        n = _keep_words(low, kinds, starts, ends, taken[d], table)
+        _hash_words(low, starts, ends, n, start, hashes)
         n_words[at] = n
         if n > 0:
             text_hashes[at, 0], text_hashes[at, 1] = _hash_text(hashes, n, start)

@@ -29,6 +29,7 @@ from tasks.kernels.signals_words import (
     F64,
     SUMS,
     TOP_2,
+    hash_words,
     hashes_of,
     read_counts,
     read_named,
@@ -57,13 +58,13 @@ DESCRIPTIONS: dict[str, str] = {
     "num_lines": "the number of lines",
     "lines_javascript_fraction": "lines with the word javascript / lines",
     **{
-        f"frac_chars_top_{n}gram": f"characters of the most frequent word {n}-gram · its count / characters of all words; the longest"
-        " of several; 0 where none occurs twice; occurrences may overlap, so that it may pass 1"
+        f"frac_chars_top_{n}gram": f"characters of the most frequent word {n}-gram · its count / characters of all words; the"
+        " longest of several; 0 where none occurs twice; occurrences may overlap, so that it may pass 1"
         for n in (2, 3, 4)
     },
     **{
-        f"frac_chars_dupe_{n}grams": f"characters of words within word {n}-grams that occurred before, each once / characters of all"
-        " words"
+        f"frac_chars_dupe_{n}grams": f"characters of words within word {n}-grams that occurred before, each once / characters"
+        " of all words"
         for n in range(5, 11)
     },
 }
@@ -154,7 +155,8 @@ def _run(
             keys, known, names, counts, firsts, places, begins, lines, slots = _words_room(word_capacity)
         row = found[rows[d]]
         row[CHARS] = n_chars
-        n_words = read_words(low, flags, edges, n_edges, keys, begins, lines, row, sums[rows[d]])
+        n_words = read_words(low, flags, edges, n_edges, places, names, begins, lines, row, sums[rows[d]])
+        hash_words(low.view(np.uint64), places, names, n_words, keys)
         read_named(keys, n_words, lines, named, row)
         n_unique = name_each(keys, n_words, slots, names, known, counts, firsts)
         read_counts(known, counts, n_unique, stop, row, sums[rows[d]])

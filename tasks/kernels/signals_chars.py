@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import string
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +27,9 @@ ELLIPSIS, QUOTE, BULLETS = "\u2026", "\u201d", "\u2022\u2023\u25b6\u25c0\u25e6\u
 MARKS = ELLIPSIS + QUOTE + BULLETS  # all of them three bytes of UTF-8, the first one 0xE2
 REPLACEMENT = 0xFFFD
 _LIMIT = SPACE | NEWLINE
-_CASED, _DIGIT, _LOOK, _ALPHA, _SPACE, _NEWLINE = (np.uint8(flag.bit_length() - 1) for flag in (CASED, DIGIT, LOOK, ALPHA, SPACE, NEWLINE))
+_CASED, _DIGIT, _LOOK, _ALPHA, _SPACE, _NEWLINE = (
+    np.uint8(flag.bit_length() - 1) for flag in (CASED, DIGIT, LOOK, ALPHA, SPACE, NEWLINE)
+)
 
 
 def entries(points: range) -> U32:
@@ -56,6 +59,12 @@ def flag_table() -> U32:
 _ASCII = entries(range(128))
 _FLAGS = np.concatenate([(_ASCII & 0xFF).astype(np.uint8), np.zeros(128, np.uint8)])
 _LOWER = np.concatenate([(_ASCII >> 8).astype(np.uint8), np.arange(128, 256, dtype=np.uint8)])
+
+
+@compiled
+def signed(n: np.integer[Any]) -> int:
+    """An unsigned integer as int64; `int` would leave it unsigned, and the sum of both kinds is a float."""
+    return int64(n)  # pyright: ignore[reportReturnType]
 
 
 # --- one document --------------------------------------------------------------------------------------------------------------
@@ -108,7 +117,7 @@ def _scan_ascii(text: U8, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
         n_edges += uint64(kind != last)
         last = kind
     edges[n_edges] = uint32(len(text))
-    return int64(n_edges), len(text)
+    return signed(n_edges), len(text)
 
 
 @compiled
@@ -125,12 +134,12 @@ def _scan_utf8(text: U8, table: U32, low: U8, flags: U8, edges: U32) -> tuple[in
             here += uint64(1)
             at += uint64(1)
         else:
-            point, n_bytes = code_point(text, int64(at))
+            point, n_bytes = code_point(text, signed(at))
             if point < 0 or 0xD800 <= point < 0xE000:
                 point, n_bytes = REPLACEMENT, 1
             entry = table[point]
             flag = uint8(entry & uint32(0xFF))
-            here = uint64(put_utf8(low, int64(here), int64(entry) >> 8))
+            here = uint64(put_utf8(low, signed(here), signed(entry) >> 8))
             flags[begin] = flag
             for k in range(begin + uint64(1), here):
                 flags[k] = uint8(CONT) | uint8(flag & uint8(SPACE))
@@ -141,7 +150,7 @@ def _scan_utf8(text: U8, table: U32, low: U8, flags: U8, edges: U32) -> tuple[in
         n_edges += uint64(kind != last)
         last = kind
     edges[n_edges] = here
-    return int64(n_edges), int64(n_chars)
+    return signed(n_edges), signed(n_chars)
 
 
 @compiled

@@ -7,8 +7,9 @@ left, and names an n-gram by the two names before it: a pair of numbers, without
 from __future__ import annotations
 
 import numpy as np
-from numba import int64, uint32, uint64
+from numba import uint32, uint64
 
+from tasks.kernels.signals_chars import signed
 from tasks.kernels.tokens import GOLDEN, I64, U32, U64, compiled
 
 LONGEST = 10
@@ -47,7 +48,7 @@ def name_each(keys: U64, n: int, slots: U32, names: U32, known: U64, counts: U32
             known[name], counts[name], firsts[name] = key, uint32(0), uint32(k)
         counts[name] += uint32(1)
         names[k] = uint32(name)
-    return int64(n_names)
+    return signed(n_names)
 
 
 @compiled
@@ -59,7 +60,7 @@ def first_pairs(names: U32, counts: U32, n_words: int, places: U32, keys: U64) -
         places[n] = uint32(i - uint64(1))
         keys[n] = (left << _32) | right
         n += uint64((counts[left] > uint32(1)) & (counts[right] > uint32(1)))
-    return int64(n)
+    return signed(n)
 
 
 @compiled
@@ -72,7 +73,7 @@ def _longer_pairs(names: U32, counts: U32, n_grams: int, places: U32, keys: U64)
         places[n] = place
         keys[n] = (left << _32) | right
         n += uint64(follows & (counts[left] > uint32(1)) & (counts[right] > uint32(1)))
-    return int64(n)
+    return signed(n)
 
 
 @compiled
@@ -80,10 +81,10 @@ def _top_chars(counts: U32, firsts: U32, n_names: int, places: U32, begins: U32,
     """Characters of the most frequent n-gram times its count, the longest of several; 0 where none occurs twice."""
     most, longest = 1, 0
     for name in range(1, n_names + 1):
-        count = int64(counts[name])
+        count = signed(counts[name])
         if count >= most and count > 1:
-            first = int64(places[firsts[name]])
-            size = int64(begins[first + n]) - int64(begins[first])
+            first = signed(places[firsts[name]])
+            size = signed(begins[first + n]) - signed(begins[first])
             longest = size if count > most else max(longest, size)
             most = count
     return most * longest
@@ -95,10 +96,10 @@ def _dupe_chars(names: U32, firsts: U32, n_grams: int, places: U32, begins: U32,
     covered, total = 0, 0
     for k in range(n_grams):
         if firsts[names[k]] != uint32(k):
-            place = int64(places[k])
+            place = signed(places[k])
             begin = max(place, covered)
             covered = place + n
-            total += int64(begins[covered]) - int64(begins[begin])
+            total += signed(begins[covered]) - signed(begins[begin])
     return total
 
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from numba import int64, uint32, uint64
+from numba import uint32, uint64
 
 from tasks.kernels.signals_chars import ALPHA, BULLETS, CASED, DIGIT, ELLIPSIS, LOOK, NEWLINE, QUOTE, SPACE, UPPER
+from tasks.kernels.signals_chars import signed
 from tasks.kernels.tokens import I64, U8, U32, U64, compiled, eight_bytes, start_of, texts_of, token_hash
 
 F64 = npt.NDArray[np.float64]
@@ -71,16 +72,14 @@ def _lanes(word: np.uint64, bit: int) -> np.uint64:
 
 
 @compiled
-def _flags_of(flags: U64, at: np.uint64, size: np.uint64) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64, np.uint64]:
-    """Of the bytes from `at` on: the OR of their flags; how many are upper case, numeric, `LOOK`, first of a character."""
-    seen, n_upper, n_digits, n_look, n_rest = uint64(0), uint64(0), uint64(0), uint64(0), uint64(0)
+def _flags_of(flags: U64, at: np.uint64, size: np.uint64) -> tuple[np.uint64, np.uint64, np.uint64]:
+    """Of `size` > 0 bytes from `at` on: the OR of their flags, how many have `LOOK`, and how many begin a character."""
+    seen, n_look, n_rest = uint64(0), uint64(0), uint64(0)
     left = size
     while left > uint64(0):
         n = min(left, uint64(8))
         word = eight_bytes(flags, at) & (_ALL >> ((uint64(8) - n) << uint64(3)))
         seen |= word
-        n_upper += _lanes(word, 0)
-        n_digits += _lanes(word, 2)
         n_look += _lanes(word, 3)
         n_rest += _lanes(word, 7)
         at += n
@@ -88,7 +87,7 @@ def _flags_of(flags: U64, at: np.uint64, size: np.uint64) -> tuple[np.uint64, np
     seen |= seen >> uint64(32)
     seen |= seen >> uint64(16)
     seen |= seen >> uint64(8)
-    return seen & uint64(0xFF), n_upper, n_digits, n_look, size - n_rest
+    return seen & uint64(0xFF), n_look, size - n_rest
 
 
 _DOT, _HASH, _OPEN, _CLOSE, _LOW_LINE, _BANG, _QUESTION = (ord(char) for char in ".#{}_!?")
@@ -125,7 +124,7 @@ def _is_bullet(low: U8, at: int) -> bool:
 
 @compiled
 def _clean(low: U8, flags: U8, at: int, size: int, fresh: int, row: I64) -> tuple[int, int, int]:
-    """Take ASCII punctuation out of a word, in place; count its symbols, brackets and sentences. Returns the size that is left,
+    """Take ASCII punctuation out of a word, in place; count its symbols, brackets and sentences. Returns the bytes taken out,
     how the word ends (`_TERMINAL`, `_ELLIPSIS`), and whether the next word character begins a sentence.
     """
     ellipsis = _ends_in_ellipsis(low, at, size)
@@ -133,98 +132,113 @@ def _clean(low: U8, flags: U8, at: int, size: int, fresh: int, row: I64) -> tupl
     for j in range(at, at + size):
         byte, flag = low[j], flags[j]
         dots = dots + 1 if byte == _DOT else 0
-        symbols += int64(dots == 3) + int64(byte == _HASH)
+        symbols += int(dots == 3) + int(byte == _HASH)
         dots = dots if dots < 3 else 0
-        curly += int64(byte == _OPEN) + int64(byte == _CLOSE)
-        ending = _TERMINAL * int64(byte in (_DOT, _BANG, _QUESTION))
-        wordy = int64(flag & (ALPHA | DIGIT) != 0 or byte == _LOW_LINE)
+        curly += int(byte == _OPEN) + int(byte == _CLOSE)
+        ending = _TERMINAL * int(byte in (_DOT, _BANG, _QUESTION))
+        wordy = int(flag & (ALPHA | DIGIT) != 0 or byte == _LOW_LINE)
         sentences += wordy & fresh
         fresh = ending | (fresh & (1 - wordy))
         if flag & LOOK and byte == _MARK:
             point = _mark(low, j)
-            symbols += int64(point == _ELLIPSIS_POINT)
+            symbols += int(point == _ELLIPSIS_POINT)
             quote = j + 3 if point == _QUOTE_POINT else quote
         low[kept] = byte
-        flags[kept] = flag
-        kept += int64(flag & LOOK == 0 or byte >= _ASCII_END)
+        kept += int(flag & LOOK == 0 or byte >= _ASCII_END)
     row[SYMBOLS] += symbols
     row[CURLY] += curly
     row[SENTENCES] += sentences
-    ending |= int64(quote == at + size) | _ELLIPSIS * int64(ellipsis)
-    return kept - at, ending, fresh
+    ending |= int(quote == at + size) | _ELLIPSIS * int(ellipsis)
+    return at + size - kept, ending, fresh
 
 
 # --- one document --------------------------------------------------------------------------------------------------------------
 
 
 @compiled
-def _end_line(n_chars: int, n_upper: int, n_digits: int, n_kept: int, ending: int, row: I64, sums: F64) -> None:
-    """Add a line that is not blank to a document's figures."""
+def _read_line(flags: U64, begin: np.uint64, end: np.uint64, n_kept: int, ending: int, row: I64, sums: F64) -> None:
+    """Add a line, the bytes [begin, end) of which `n_kept` characters are content, to a document's figures."""
+    n_upper, n_digits, n_rest = uint64(0), uint64(0), uint64(0)
+    at = begin
+    while at < end:
+        n = min(end - at, uint64(8))
+        word = eight_bytes(flags, at) & (_ALL >> ((uint64(8) - n) << uint64(3)))
+        n_upper += _lanes(word, 0)
+        n_digits += _lanes(word, 2)
+        n_rest += _lanes(word, 7)
+        at += n
     row[LINES] += 1
     row[TERMINAL_LINES] += ending & _TERMINAL
     row[ELLIPSIS_LINES] += ending >> 1
-    sums[UPPERCASE] += n_upper / n_chars
-    sums[NUMERICAL] += n_digits / max(n_kept, 1)
+    sums[UPPERCASE] += signed(n_upper) / signed(end - begin - n_rest)
+    sums[NUMERICAL] += signed(n_digits) / max(n_kept, 1)
 
 
 @compiled
-def read_words(low: U8, flags: U8, edges: U32, n_edges: int, hashed: U64, begins: U32, lines: U32, row: I64, sums: F64) -> int:
-    """The hashes of words, the characters up to each, and the first word of each line; and the figures of `row` and `sums` that
-    are read off them in passing. Returns the number of words.
+def read_words(
+    low: U8, flags: U8, edges: U32, n_edges: int, starts: U32, sizes: U32, begins: U32, lines: U32, row: I64, sums: F64
+) -> int:
+    """The bytes of each word in `low`, the characters before it (and before the end), the first word of each line (and the end);
+    and the figures of `row` and `sums` that are read off raw words and lines. Returns the number of words.
     """
-    lows, eights = low.view(np.uint64), flags.view(np.uint64)
+    eights = flags.view(np.uint64)
     begins[0] = 0
-    n_words, n_chars = uint64(0), uint64(0)
-    n_raw, n_caps, n_no_alph, sentences = 0, 0, 0, 0
-    fresh, ending, gap = 1, 0, 0
-    n_line, n_upper, n_digits, n_kept = 0, 0, 0, 0
+    n_words, n_chars, line, end = uint64(0), uint64(0), uint64(0), uint64(0)
+    n_raw, n_caps, n_no_alph, sentences, fresh, ending = 0, 0, 0, 0, 1, 0
     for k in range(uint64(n_edges)):
         at = uint64(edges[k])
         size = uint64(edges[k + uint64(1)]) - at
-        first = flags[at]
-        if first & SPACE:
-            gap = 1 if size == uint64(1) else int64(_flags_of(eights, at, size)[4])
+        if flags[at] & SPACE:
             continue
-        if first & NEWLINE:
-            if n_line:
-                _end_line(n_line, n_upper, n_digits, n_kept, ending, row, sums)
-                n_line = 0
+        if flags[at] & NEWLINE:
+            if end > line:
+                _read_line(eights, line, end, _content(begins, lines[row[LINES]], n_words), ending, row, sums)
+            end = line = at
             continue
-        seen, upper, digits, n_look, n_first = _flags_of(eights, at, size)
-        if n_line == 0:
+        if end == line:
+            line = at
             lines[row[LINES]] = uint32(n_words)
-            row[BULLET_LINES] += int64(_is_bullet(low, int64(at)))
-            gap, n_upper, n_digits, n_kept = 0, 0, 0, 0
-        n_line += gap + int64(n_first)
-        n_upper += int64(upper)
-        n_digits += int64(digits)
+            row[BULLET_LINES] += int(_is_bullet(low, signed(at)))
+        end = at + size
+        seen, n_look, n_first = _flags_of(eights, at, size)
         n_raw += 1
-        n_caps += int64(seen & uint64(UPPER | CASED) == uint64(UPPER))
-        n_no_alph += int64(seen & uint64(ALPHA) == uint64(0))
+        n_caps += int(seen & uint64(UPPER | CASED) == uint64(UPPER))
+        n_no_alph += int(seen & uint64(ALPHA) == uint64(0))
         tail = _TAILS[low[at + size - uint64(1)]]
+        n_gone = n_look
         if n_look == tail >> uint64(1):
-            left = size - n_look
-            ending = int64(tail & uint64(1))
-            wordy = int64(seen & uint64(ALPHA | DIGIT) != uint64(0))
+            ending = signed(tail & uint64(1))
+            wordy = int(seen & uint64(ALPHA | DIGIT) != uint64(0))
             sentences += wordy & fresh
             fresh = ending | (fresh & (1 - wordy))
         else:
-            bare, ending, fresh = _clean(low, flags, int64(at), int64(size), fresh, row)
-            left = uint64(bare)
-        if left == uint64(0):
-            continue
-        hashed[n_words] = token_hash(lows, at, left, _START)
-        n_words += uint64(1)
-        n_first -= size - left
-        n_chars += n_first
+            gone, ending, fresh = _clean(low, flags, signed(at), signed(size), fresh, row)
+            n_gone = uint64(gone)
+        starts[n_words] = uint32(at)
+        sizes[n_words] = uint32(size - n_gone)
+        n_words += uint64(size != n_gone)
+        n_chars += n_first - n_gone
         begins[n_words] = uint32(n_chars)
-        n_kept += int64(n_first) + int64(n_kept > 0)
-    if n_line:
-        _end_line(n_line, n_upper, n_digits, n_kept, ending, row, sums)
+    if end > line:
+        _read_line(eights, line, end, _content(begins, lines[row[LINES]], n_words), ending, row, sums)
     lines[row[LINES]] = uint32(n_words)
     row[RAW_WORDS], row[ALL_CAPS], row[NO_ALPH], row[WORDS], row[WORD_CHARS] = n_raw, n_caps, n_no_alph, n_words, n_chars
     row[SENTENCES] += sentences
-    return int64(n_words)
+    return signed(n_words)
+
+
+@compiled
+def _content(begins: U32, first: np.uint32, n_words: np.uint64) -> int:
+    """The characters of words from the `first` one on, and of the spaces between."""
+    n = signed(n_words) - signed(first)
+    return signed(begins[n_words]) - signed(begins[first]) + max(n - 1, 0)
+
+
+@compiled
+def hash_words(low: U64, starts: U32, sizes: U32, n_words: int, hashed: U64) -> None:
+    """The hash of each word."""
+    for i in range(uint64(n_words)):
+        hashed[i] = token_hash(low, uint64(starts[i]), uint64(sizes[i]), _START)
 
 
 @compiled
@@ -255,8 +269,8 @@ def read_counts(known: U64, counts: U32, n_unique: int, stop: U64, row: I64, sum
     """The figures that are read off the counts of words."""
     n_stop, total = 0, 0.0
     for one in range(1, n_unique + 1):
-        n = int64(counts[one])
-        n_stop += n * int64(_contains(stop, known[one]))
+        n = signed(counts[one])
+        n_stop += n * int(_contains(stop, known[one]))
         total += _LOGS[n] if n < _N_LOGS else n * np.log(n)
     row[UNIQUE_WORDS], row[STOP_WORDS], sums[COUNT_LOG_COUNT] = n_unique, n_stop, total
 
@@ -271,5 +285,5 @@ def read_named(hashed: U64, n_words: int, lines: U32, named: U64, row: I64) -> N
         if hashed[i] == named[2]:
             while lines[line + 1] <= i:
                 line += 1
-            row[JAVASCRIPT_LINES] += int64(line != told)
+            row[JAVASCRIPT_LINES] += int(line != told)
             told = line

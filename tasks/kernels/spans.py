@@ -5,7 +5,8 @@ Invalid UTF-8 separates words. Of a text's words the window (w_0 ... w_{n-1}) is
 n; as prefix sums of the text, all windows of all lengths cost one multiplication each. Two different windows share a 64-bit hash
 with probability 5e-20, so 1e10 windows of a pool against 1e6 n-grams make one false hit in 2,000 such runs.
 
-A window is first looked up in a bitmap (32 bits an n-gram, so one in 32 strangers passes), then in an open-addressed table.
+A window is first looked up in a bitmap (at least 16 bits an n-gram, so that one stranger in 16 passes at most), then in an
+open-addressed table.
 """
 
 from __future__ import annotations
@@ -151,11 +152,8 @@ def _gather(
 
 
 @compiled
-def _find(hashed: np.uint64, bits: U64, shift: np.uint64, slots: I32, hashes: U64) -> int:
+def _find(hashed: np.uint64, slots: I32, hashes: U64) -> int:
     """The index of a hash among `hashes`, -1 where it is not one of them."""
-    bit = hashed >> shift
-    if (bits[bit >> _SIX] >> (bit & _63)) & _ONE == uint64(0):
-        return -1
     mask = uint64(len(slots) - 1)
     slot = hashed & mask
     while slots[slot] >= 0:
@@ -163,6 +161,17 @@ def _find(hashed: np.uint64, bits: U64, shift: np.uint64, slots: I32, hashes: U6
             return int(slots[slot])
         slot = (slot + _ONE) & mask
     return -1
+
+
+@compiled
+def _candidates(sums: U64, n_words: int, length: int, powers: U64, bits: U64, shift: np.uint64, out: U32) -> int:
+    """The first words of the windows that the bitmap lets pass, without branches; returns their number."""
+    n, power, found = uint64(length), powers[length], uint64(0)
+    for j in range(uint64(max(0, n_words - length + 1))):
+        bit = fold(sums[j + n] - sums[j] * power, n) >> shift
+        out[found] = j
+        found += (bits[bit >> _SIX] >> (bit & _63)) & _ONE
+    return int(np.int64(found))
 
 
 @compiled
@@ -215,8 +224,9 @@ def _search(
         n_hits[d] = min(n, 0)
         _sum_up(low.view(np.uint64), starts, ends, n, sums)
         for length in lengths:
-            for j in range(n - length + 1):
-                gram = _find(_window(sums, powers, j, length), bits, shift, slots, hashes)
+            for i in range(_candidates(sums, n, length, powers, bits, shift, edges)):
+                j = int(edges[i])
+                gram = _find(_window(sums, powers, j, length), slots, hashes)
                 if gram >= 0:
                     if len(hits):
                         hit = hits[places[d] + n_hits[d]]
@@ -242,7 +252,7 @@ class Grams:
     @cached_property
     def lookup(self) -> tuple[U64, np.uint64, I32]:
         """(bitmap, shift from a hash to its bit, slots of the open-addressed table)."""
-        width = max(10, (32 * len(self.hashes)).bit_length())
+        width = max(10, (16 * len(self.hashes)).bit_length())
         bits = np.zeros(1 << (width - 6), np.uint64)
         slots = np.full(1 << max(4, (2 * len(self.hashes)).bit_length()), -1, np.int32)
         _fill_slots(self.hashes, bits, np.uint64(64 - width), slots)

@@ -41,8 +41,7 @@ def counts_of(decided: Sequence[Decided], losses: Losses) -> dict[str, Any]:
 
 def warnings_of(plan: Plan, losses: Losses) -> list[str]:
     """Sentences on sources that lose much. Raises `SourceLost` where one loses more than it may."""
-    labels = ()
-    return [warning.said for warning in check(losses, plan.select.safety, plan.dataset, labels=labels)]
+    return [warning.said for warning in check(losses, plan.select.safety, plan.dataset, labels=plan.labels)]
 
 
 def sample_figures(rows: Rows, strata: np.ndarray, totals: Totals, rules: Rules, budget: Budget, cuts: Cuts) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Plan:
     measured_level: int
     weights_seed: int
     kl_seed: int
+    labels: tuple[str, ...]
     params: dict[str, Any]
     code: str
 
@@ -131,6 +132,7 @@ def plan_of(
         measured_level=max(level, sample_level(n_rows, 2 * MEASURED_ROWS)),
         weights_seed=seed_of("select", asked.select.seed, "weights"),
         kl_seed=seed_of("select", asked.select.seed, "kl"),
+        labels=_labels(settings, dataset, pool),
         params={
             "select": asked.select.model_dump(mode="json"),
             "method": asked.method,
@@ -198,6 +200,13 @@ class _Columns:
             f"table {name!r}: text = {text!r} names no text column; it has: "
             + ", ".join(f"{field.name} ({field.type})" for field in schema if field.name != "row_id")
         )
+
+
+def _labels(settings: Settings, dataset: str, pool: Sequence[Snapshot]) -> tuple[str, ...]:
+    """The label columns of the pool's tables, and of the models that train on the dataset."""
+    tables = (settings.table(snapshot.table.removeprefix(RECORDS)).label for snapshot in pool)
+    models = (model.label for model in settings.models.values() if model.dataset == dataset)
+    return tuple(sorted({name for name in (*tables, *models) if name is not None}))
 
 
 def _needs_text(asked: DatasetSettings) -> bool:

@@ -162,7 +162,7 @@ def losses(rows: pa.Table) -> Losses:
 
 
 def check(losses: Losses, asked: SafetySettings, dataset: str, *, labels: Collection[str] = ()) -> tuple[LossWarning, ...]:
-    """The sources that lose much, tables first, each kind from the worst on. Raises `SourceLost` where one loses more than it may.
+    """The sources that lose much, tables first, then the worst first. Raises `SourceLost` where one loses more than it may.
 
     A source is told of from `warn_source_loss` on, unless the budget alone explains it: where nine records in ten are left out of
     all, a source that loses 95 % is none to stop at. `labels` are the columns whose values may be named.
@@ -199,10 +199,9 @@ def _loses(source: SourceCounts, losses: Losses, labels: Collection[str]) -> str
     reason, signal = source.main_reason
     n, n_dropped = source.dropped[reason, signal], source.n_raw - source.n_kept
     by = f" by {signal}" if signal and reason == FILTERED else ""
-    why = f"{n:,} of them {_SAID.get(reason, (reason, ''))[0]}{by}"
-    return (
-        f"{_named(source, losses, labels)} loses {_percent(source.loss)} of its {source.n_raw:,} records ({n_dropped:,}; {why})"
-    )
+    who = "all" if n == n_dropped else f"{n:,} of them"
+    why = f"{n_dropped:,}, {who} {_SAID.get(reason, (reason, ''))[0]}{by}"
+    return f"{_named(source, losses, labels)} loses {_percent(source.loss)} of its {source.n_raw:,} records ({why})"
 
 
 def _named(source: SourceCounts, losses: Losses, labels: Collection[str]) -> str:

@@ -44,6 +44,7 @@ from tasks.select.judged import Judging, asked_rows, judge
 from tasks.select.measured import let_go
 from tasks.select.plan import TABLE, Plan, Source, plan_of
 from tasks.select.report_figures import weight_edges
+from tasks.select.review import reviewed
 from tasks.select.scored import Rows
 from tasks.select.steps import duplicate_verdicts, local_verdicts
 
@@ -112,6 +113,9 @@ def select(
             snapshot = _run(_Run(lake, workers, plan, scratch), scores)
     else:
         _let_go(lake, plan)
+    if plan.select.reviews:
+        with connect(scheduler) as workers:
+            reviewed(lake, workers, plan)
     return _result(dataset, snapshot, lake.lineage(snapshot).summary, found=found, seconds=time.perf_counter() - started)
 
 

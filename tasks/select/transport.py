@@ -26,7 +26,7 @@ _BLUR = 0.05  # ε as a share of the mean cost
 _TOLERANCE = 1e-6
 _N_PLANS = 25
 _N_STEPS = 20
-_CHUNK_COSTS = 1 << 16
+_CHUNK_COSTS = 1 << 18
 
 
 @dataclass(frozen=True)

@@ -119,8 +119,8 @@ def write_index(scratch: str, chosen: Members) -> str:
 @lru_cache(maxsize=1)
 def _read_index(uri: str) -> Members:
     table = pa.concat_tables(_read(uri, None))
-    ids, shards, slices, roles = (np.asarray(table.column(name).combine_chunks()) for name in ("row_id", "shard", "slice", "role"))
-    return Members(ids, shards, slices, roles, table.column("cuts").combine_chunks())
+    ids, shards, slices, roles, cuts = (column.combine_chunks() for column in table.columns)
+    return Members(np.asarray(ids), np.asarray(shards), np.asarray(slices), np.asarray(roles), cuts)
 
 
 def _write(scratch: str, batches: Sequence[pa.RecordBatch]) -> str:

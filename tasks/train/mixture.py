@@ -43,7 +43,8 @@ def check_mixture(settings: Settings, dataset: str, columns: Iterable[str]) -> N
     asked, has = settings.dataset(dataset).mixture, set(columns) - {"row_id"}
     if asked is not None and asked.by != TABLE and asked.by not in has:
         raise ConfigError(
-            f"datasets.{dataset}.mixture: no table of the pool has the column by = {asked.by!r}; they have: {', '.join(sorted(has))}"
+            f"datasets.{dataset}.mixture: by = {asked.by!r} is a column of no table of the pool; they have: "
+            + ", ".join(sorted(has))
         )
 
 

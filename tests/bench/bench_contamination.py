@@ -2,10 +2,10 @@
 
     python -m tests.bench.bench_contamination [--full]
 
-Evaluation items are speeches and product reviews, n is 13; into one record in fifty of the pool a span of one of them is put, of 13
-to 40 words, in capitals. The other side is what one would write first: words by `re`, windows as tuples, a set. Both must find the
-same windows. Figures are MB of the pool's text per CPU second on one core, building the set left out (its seconds are a row of
-their own).
+Evaluation items are speeches and product reviews, n is 13; into one record in fifty of the pool a span of one of them is put, of
+13 to 40 words, in capitals. The other side is what one would write first: words by `re`, windows as tuples, a set. Both must find
+the same windows. Figures are MB of the pool's text per CPU second on one core, building the set left out (its seconds are a row
+of their own).
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ ITEMS = ("target_us_speeches", "target_product_reviews")
 N = 13
 PLANTED_EVERY = 50
 POOL_MB, FULL_MB = 16.0, 97.0
-LEAST_MB_S, LEAST_RATIO = 100, 20
+LEAST_MB_S, LEAST_RATIO = 100, 10
+WORDS = re.compile(r"\w+")
 THEIRS = "re and a set of tuples"
 
 Windows = set[tuple[int, int]]
@@ -50,7 +51,7 @@ def planted(pool: list[str], items: list[str]) -> tuple[list[str], set[int]]:
     rng = np.random.default_rng(0)
     found, where = list(pool), set(range(0, len(pool), PLANTED_EVERY))
     for d in where:
-        words = items[int(rng.integers(len(items)))].split()
+        words = WORDS.findall(items[int(rng.integers(len(items)))])
         first, n_words = int(rng.integers(max(1, len(words) - 40))), int(rng.integers(N, 41))
         half = len(found[d]) // 2
         found[d] = f"{found[d][:half]} {' '.join(words[first : first + n_words]).upper()} {found[d][half:]}"
@@ -62,7 +63,7 @@ def python_set(items: list[str]) -> set[tuple[str, ...]]:
 
 
 def windows_of(text: str) -> Iterator[tuple[int, tuple[str, ...]]]:
-    words = re.findall(r"\w+", text.lower())
+    words = WORDS.findall(text.lower())
     return ((i, tuple(words[i : i + N])) for i in range(len(words) - N + 1))
 
 
@@ -81,7 +82,7 @@ def rows(options: Options) -> list[Row]:
     if not folder.exists():
         return [skipped(what, f">= {LEAST_MB_S} MB/CPU s", "no data")]
     mb = (FULL_MB if options.full else POOL_MB) / len(POOL)
-    items = [text for name in ITEMS for text in texts(folder / f"{name}.jsonl.gz", 2e6) if len(text.split()) >= N + 40]
+    items = [text for name in ITEMS for text in texts(folder / f"{name}.jsonl.gz", 2e6) if len(WORDS.findall(text)) >= N + 40]
     pool, where = planted([text for name in POOL for text in texts(folder / f"{name}.jsonl.gz", mb * 1e6)], items)
     return _compared(what, pool, where, items)
 

@@ -36,7 +36,7 @@ from tests.bench.harness import ROOT, Options, Row, environment, print_parts, ti
 
 FILE_BYTES = 8_000_000
 BASE_FILES, N_TIMES = 3, 10
-WORKERS_FILES, WORKERS_FILES_FULL = 64, 256
+WORKERS_FILES, WORKERS_FILES_FULL = 128, 512
 N_RUNS = 3
 MOST_GROWTH, MOST_TIME, LEAST_SPEEDUP = 1.2, 10.5, 1.8
 SCHEMA = pa.schema([("text", pa.string())])
@@ -162,8 +162,8 @@ def child(home: Path, n_files: int) -> None:
 
 @dataclass(frozen=True)
 class Shared:
-    """What a selection by workers took: wall seconds, and CPU seconds of the longest way through it, which a busy machine does not
-    stretch: the driver's, and those of the worker that had most to do."""
+    """What a selection by workers took: wall seconds; and CPU seconds of the longest way through it, which a busy machine does not
+    stretch: those of the driver and of the worker that had most to do."""
 
     wall_s: float
     way_s: float

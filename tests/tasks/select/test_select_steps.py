@@ -261,3 +261,18 @@ def test_a_lost_source_stops_the_selection(house: Any) -> None:
         house.lake.snapshot("selection/d")
     warned = house.select([news, notes], judge, filters={"word_count": [5, None]})
     assert warned.warnings and "notes" in warned.warnings[0]
+
+
+def test_neighbours_of_evaluation_items_are_listed(house: Any) -> None:
+    """A record that says an item in other words is the first of its list; nothing is dropped for it."""
+    item = "which city is the capital of the republic of andorra"
+    rng = random.Random(8)
+    talk = [row(i, text(rng, [*item.split(), *WORDS], 12)) for i in range(40)]
+    rows = [*pool_rows(60)[:60], *talk, row(907, "of the republic of andorra the capital is which city")]
+    pool, exam = house.put("news", rows, NEWS, n_files=2), house.put("exam", [{"text": item}], NOTES)
+    asked = {"decontaminate": {"tables": ["exam"], "neighbours": 2}, "keep_fraction": 1.0}
+    result = house.select([pool], house.put("speech", target_rows(WORDS), NOTES), exam, **asked)
+    listed = house.lake.read(house.lake.snapshot("neighbours/d")).to_pylist()
+    near = by_author(house, pool, result)[rows[-1]["body"]]
+    assert [one["table"] for one in listed] == ["exam", "exam"]
+    assert listed[0]["row_id"] == near["row_id"] and near["keep"]
