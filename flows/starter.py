@@ -30,8 +30,8 @@ root = "lake"                      # a folder, or s3://bucket/prefix (credential
 # A dataset is what a model trains on: records of the pool that resemble the target, pruned.
 # [datasets.support]
 # pool   = ["posts"]
-# target = "gold"                                       # a table; without it there is no selection
-# select = { keep_fraction = 0.3 }
+# target = "gold"                                       # tables to draw towards; also { gold = 3, faq = 1 }
+# select = { keep_fraction = 0.3, near_duplicates = {}, filters = { word_count = [50, 100000] } }   # see Selection in the README
 # prune  = { method = "density", keep_fraction = 0.7 }  # density | prototypes | random | none
 
 # [models.support]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isinf
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -22,10 +23,16 @@ def _as_targets(value: Any) -> Any:
     return dict.fromkeys(names, 1.0)
 
 
+def _open_ended(value: Any) -> Any:
+    """Infinite bounds are none: TOML has no null."""
+    return [None if isinstance(bound, float) and isinf(bound) else bound for bound in value] if isinstance(value, list) else value
+
+
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-Bounds = tuple[float | None, float | None]
+Bound = Annotated[float, Field(allow_inf_nan=False)] | None
+Bounds = Annotated[tuple[Bound, Bound], BeforeValidator(_open_ended)]
 Targets = Annotated[dict[str, Positive], BeforeValidator(_as_targets)]
 Method = Literal["importance", "clusters", "simcore", "transport", "score", "none"]
 

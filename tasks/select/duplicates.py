@@ -26,7 +26,7 @@ from tasks.kernels.minhash_pairs import band_keys, bucket_pairs, components, lea
 from tasks.kernels.tokens import I32, U32
 from tasks.select.verdicts import verdicts
 
-_DEVIATIONS = 3.0  # how far an estimate may fall short of the similarity that is asked for, in standard errors
+_DEVIATIONS = 4.0  # how far an estimate may fall short of the similarity that is asked for, in standard errors
 _FOUND = 0.98  # of the pairs that are just similar enough, the share that has a band in common
 
 

@@ -72,3 +72,10 @@ def test_what_selection_does_follows_from_what_is_asked(tmp_path: Path) -> None:
     for more, expected in methods.items():
         dataset = read(tmp_path, more).dataset("d")
         assert (dataset.method, dataset.selects, dataset.beside) == expected
+
+
+def test_a_bound_may_be_open(tmp_path: Path) -> None:
+    chosen = read(tmp_path, "select = { filters = { word_count = [50, inf], curly_bracket = [-inf, 0.1] } }").dataset("d").select
+    assert chosen.filters == {"word_count": (50.0, None), "curly_bracket": (None, 0.1)}
+    with pytest.raises(ConfigError, match="word_count"):
+        read(tmp_path, "select = { filters = { word_count = [nan, 3] } }")

@@ -20,7 +20,7 @@ from tasks.select.task import SelectResult, select
 METHODS = ("clusters", "simcore", "transport")
 SUBJECT = {"kind": "owner", "column": "owner"}
 SCHEMAS = {
-    "images": pa.schema([("owner", pa.string()), ("kind", pa.string()), ("pixels", pa.list_(pa.uint8()))]),
+    "images": pa.schema([("owner", pa.string()), ("kind", pa.string()), ("pixels", pa.list_(pa.int16()))]),
     "cars": pa.schema([("owner", pa.string()), ("kind", pa.string()), ("weight", pa.float64()), ("fuel", pa.string())]),
 }
 Row = dict[str, Any]

@@ -1,0 +1,200 @@
+"""A dataset that selects by a model's scores: the chain of table, model, selection, model forgets as if it never saw.
+
+`rated` trains the model `quality`, whose probability of "good" selects from `web`, which trains the model `topic`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_lake import SECRET, bits
+
+from flows.curate import curate
+from flows.forget import Forgotten, forget, request, rounds
+from flows.train import train
+from infra.lake import Lake
+from infra.settings import ConfigError, Settings, load_settings
+from tasks.train.score import NotTrained
+from tasks.train.task import registered_versions
+
+PERSON = "author-3"
+TABLES = ("records", "model_scores", "selection", "training_set")
+CONFIG = """\
+[lake]
+root = "lake"
+[cluster]
+local_bytes = 1_000_000_000
+[tables.rated]
+source  = "raw/rated.jsonl"
+subject = { kind = "person", column = "author" }
+text    = "body"
+[tables.web]
+source  = "raw/web.jsonl"
+subject = { kind = "person", column = "author" }
+text    = "text"
+[datasets.quality]
+pool = "rated"
+[datasets.corpus]
+pool = "web"
+select = { score = { model = "quality", label = "good", percentile = 60 } }
+[models.quality]
+dataset = "quality"
+kind    = "text"
+label   = "verdict"
+shards  = 2
+slices  = 2
+epochs  = 2
+control = false
+[models.topic]
+dataset = "corpus"
+kind    = "text"
+label   = "topic"
+shards  = 2
+slices  = 2
+epochs  = 1
+control = false
+"""
+_GOOD, _BAD = ["clear", "proof", "theorem", "example"], ["click", "buy", "cheap", "offer"]
+
+
+def rated() -> list[dict[str, Any]]:
+    return [
+        {
+            "author": f"author-{n % 20}",
+            "body": " ".join((_GOOD, _BAD)[n % 2][(n * i) % 4] for i in range(1, 6)) + f" r{n}",
+            "verdict": ("good", "bad")[n % 2],
+        }
+        for n in range(80)
+    ]
+
+
+def web() -> list[dict[str, Any]]:
+    """Pages of more and more good words; PERSON wrote none of them."""
+    return [
+        {
+            "author": f"author-{10 + n % 9}",
+            "text": " ".join(_GOOD[(n + i) % 4] if i < n % 7 else _BAD[(n * i) % 4] for i in range(6)) + f" w{n}",
+            "topic": "xy"[n % 2],
+        }
+        for n in range(120)
+    ]
+
+
+def project(folder: Path, *, without: str = "") -> Path:
+    (folder / "raw").mkdir(parents=True)
+    for name, rows in (("rated", rated()), ("web", web())):
+        kept = [json.dumps(row) + "\n" for row in rows if row["author"] != without]
+        (folder / "raw" / f"{name}.jsonl").write_text("".join(kept), encoding="utf-8")
+    (folder / "lethe.toml").write_text(CONFIG, encoding="utf-8")
+    (folder / ".lethe").mkdir(mode=0o700)
+    (folder / ".lethe" / "secret").write_text(SECRET, encoding="ascii")
+    return folder / "lethe.toml"
+
+
+def build(config: Path) -> Path:
+    curate(["quality"], str(config))
+    train(["quality"], str(config))
+    curate(None, str(config))
+    train(None, str(config))
+    return config
+
+
+def state(config: Path) -> dict[str, Any]:
+    """Digests of tables, of the models' versions, and the bits of every checkpoint."""
+    settings = load_settings(config)
+    lake = Lake.open(settings)
+    tables = {name: lake.snapshot(name).digest for name in lake.tables() if name.split("/")[0] in TABLES}
+    models = {
+        name: [v["digest"] for v in registered_versions(settings, name) if v["state"] == settings.tracking.alias]
+        for name in settings.models
+    }
+    return {"tables": tables, "models": models, "checkpoints": bits(config.parent / "lake" / "checkpoints")}
+
+
+def forgotten(config: Path, subject: str) -> Forgotten:
+    request([("person", subject)], str(config))
+    result = forget(None, str(config))
+    assert result is not None
+    return result
+
+
+def test_the_chain_forgets_as_if_it_never_saw(tmp_path: Path) -> None:
+    config = project(tmp_path / "a")
+    with pytest.raises(NotTrained, match=r"'corpus'.*'quality'.*Run: lethe train quality"):
+        curate(None, str(config))
+    assert Lake.open(load_settings(config)).tables("training_set") == ["training_set/quality"]
+    before = state(build(config))
+    never = state(build(project(tmp_path / "b", without=PERSON)))
+    result = forgotten(config, PERSON)
+    after = state(config)
+    assert after == never
+    assert before["tables"]["records/web"] == after["tables"]["records/web"]
+    assert before["tables"]["model_scores/corpus"] != after["tables"]["model_scores/corpus"]
+    assert [c.dataset for c in result.redone.datasets] == ["quality", "corpus"]
+    assert [m.model for m in result.redone.models] == ["quality", "topic"]
+    assert [r["model"] for r in result.redone.revoked][:1] == ["quality"]
+    again = curate(None, str(config))
+    assert all(c.prune.found and (c.select is None or c.select.found) for c in again)
+
+
+def test_what_rests_on_scores_of_a_model_that_is_gone_goes(tmp_path: Path) -> None:
+    """lethe.toml has neither the dataset nor its model any more: the scores know rows of another table."""
+    config = build(project(tmp_path / "a"))
+    head, _, _ = CONFIG.partition("[datasets.corpus]")
+    models = CONFIG[CONFIG.index("[models.quality]") : CONFIG.index("[models.topic]")]
+    config.write_text(head + models, encoding="utf-8")
+    result = forgotten(config, PERSON)
+    gone = {r["table"] for r in result.redone.retired}
+    assert gone == {"model_scores/corpus", "selection/corpus", "training_set/corpus"}
+    assert {r["model"] for r in result.redone.revoked} == {"quality", "topic"}
+    assert [v["state"] for v in registered_versions(load_settings(config), "topic")] == []
+
+
+# --- who waits for whom --------------------------------------------------------------------------------------------------------
+
+
+def _settings(scored_by: dict[str, str], trained_on: dict[str, str]) -> Settings:
+    datasets = {
+        name: {"pool": "t", **({"select": {"score": {"model": model, "label": "x"}}} if model else {})}
+        for name, model in scored_by.items()
+    }
+    models = {name: {"dataset": dataset, "kind": "text", "label": "l"} for name, dataset in trained_on.items()}
+    tables = {"t": {"source": "x", "text": "body"}}
+    return Settings.model_validate({"home": "/nowhere", "tables": tables, "datasets": datasets, "models": models})
+
+
+def test_datasets_wait_for_the_models_that_score_them() -> None:
+    settings = _settings({"a": "", "b": "m", "c": "n", "d": ""}, {"m": "a", "n": "b", "o": "d"})
+    assert settings.scorers("c") == ("n", "m") and settings.scorers("a") == ()
+    assert rounds(settings, "dcba", ["n", "gone", "o", "m"]) == [(["a", "d"], ["m", "o"]), (["b"], ["n"]), (["c"], ["gone"])]
+    assert rounds(settings, "b", []) == [(["b"], []), ([], [])]
+    plain = _settings({"a": ""}, {"m": "a"})
+    assert rounds(plain, "a", ["z", "m", "b"]) == [(["a"], ["b", "m", "z"])]
+
+
+@pytest.mark.parametrize(
+    ("scored_by", "said"),
+    [("quality", "'nobody' is not in"), ("topic", "a circle"), ("quality", "")],
+)
+def test_circles_and_unknown_models_are_refused_with_their_line(tmp_path: Path, scored_by: str, said: str) -> None:
+    config = project(tmp_path)
+    text = CONFIG.replace(
+        'score = { model = "quality"', f'score = {{ model = "{scored_by if "nobody" not in said else "nobody"}"'
+    )
+    config.write_text(text, encoding="utf-8")
+    if not said:
+        assert load_settings(config).scorers("corpus") == ("quality",)
+        return
+    with pytest.raises(ConfigError, match=rf"lethe\.toml:\d+: datasets\.corpus\.select\.score\.model.*{said}"):
+        load_settings(config)
+
+
+def test_a_circle_through_others_is_refused_at_every_dataset_on_it(tmp_path: Path) -> None:
+    config = project(tmp_path)
+    text = CONFIG.replace('pool = "rated"\n', 'pool = "rated"\nselect = { score = { model = "topic", label = "x" } }\n')
+    config.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"(?s)datasets\.quality\..*circle.*datasets\.corpus\..*circle"):
+        load_settings(config)
