@@ -78,9 +78,17 @@ def weight_chart(hist: Mapping[str, Sequence[float]]) -> Chart | None:
     counts = {name: list(map(int, hist[name])) for name in ("raw", "selected", "target") if sum(hist.get(name, ()))}
     if not counts or not edges:
         return None
-    said = [f"below {edges[0]:g}", *(f"{a:g} to {b:g}" for a, b in pairwise(edges)), f"from {edges[-1]:g}"]
-    marks = [(place + 1, f"{edge:g}") for place, edge in enumerate(edges)]
+    said = [f"below {edges[0]:.6g}", *(f"{a:.6g} to {b:.6g}" for a, b in pairwise(edges)), f"from {edges[-1]:.6g}"]
+    marks = [(place + 1, f"{edge:.6g}") for place, edge in _round_ones(edges)]
     return _chart(counts, said, marks, "log weight (nats a token, where weights are means): how much more the target says it")
+
+
+def _round_ones(edges: Sequence[float]) -> list[tuple[int, float]]:
+    """The places and values of evenly spaced edges that are multiples of a round number, 0 among them where it is there."""
+    step = edges[1] - edges[0] if len(edges) > 1 else 1.0
+    first = round(edges[0] / step)
+    every = next(n for n in (digit * 10**power for power in range(9) for digit in (1, 2, 5)) if len(edges) <= n * _MOST_TICKS)
+    return [(place, (first + place) * step) for place in range(len(edges)) if (first + place) % every == 0]
 
 
 def length_chart(hist: Mapping[str, Sequence[int]], edges: Sequence[int]) -> Chart | None:

@@ -56,21 +56,16 @@ def _mixed(x: np.uint64) -> np.uint64:
 
 @compiled
 def _keep_words(low: U8, kinds: U8, starts: U32, ends: U32, n_tokens: int, table: U32) -> int:
-    """Move the bounds of words, which punctuation is not, to the front; returns their number. `kinds` tells of ASCII."""
+    """Move the bounds of words, which punctuation is not, to the front; returns their number. Without a table `kinds` tells."""
     n_words = 0
     for j in range(n_tokens):
         starts[n_words], ends[n_words] = starts[j], ends[j]
-        if len(table) == 0 or low[starts[j]] < 0x80:
-            n_words += int(_is_word_byte(low[starts[j]]) if len(table) else kinds[starts[j]] == WORD)
+        if len(table) == 0:
+            n_words += int(kinds[starts[j]] == WORD)
         else:
             point, _ = code_point(low, int(starts[j]))
             n_words += int(point >= 0 and int(table[point]) & 7 == WORD)
     return n_words
-
-
-@compiled
-def _is_word_byte(byte: int) -> bool:
-    return bool((97 <= byte) & (byte < 123) | (48 <= byte) & (byte < 58) | (byte == 95))
 
 
 @compiled

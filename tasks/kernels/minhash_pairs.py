@@ -7,6 +7,7 @@ order of its records.
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from numba import uint64
 
 from tasks.kernels.tokens import GOLDEN, I32, I64, U32, U64, compiled, fold
@@ -68,6 +69,21 @@ def n_equal(left: U32, right: U32, a: I64, b: I64) -> I32:
             n += int(first[k] == second[k])
         counts[i] = n
     return counts
+
+
+@compiled
+def may_recur(keys: U64) -> npt.NDArray[np.bool_]:
+    """Which keys may be there twice: all that are, and about one in eight of the others (their lowest bits are there twice)."""
+    n_slots = 16
+    while n_slots < 8 * len(keys):
+        n_slots *= 2
+    seen, mask = np.zeros(n_slots, np.uint8), uint64(n_slots - 1)
+    for key in keys:
+        seen[key & mask] = min(seen[key & mask] + 1, 2)
+    found = np.empty(len(keys), np.bool_)
+    for i in range(len(keys)):
+        found[i] = seen[keys[i] & mask] > 1
+    return found
 
 
 # --- pairs within buckets ------------------------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ def signals_of(array: pa.Array | pa.ChunkedArray) -> pa.Table:
     figures = [_measured(texts) for texts in text_chunks(array)]
     counts = np.concatenate([np.zeros((0, len(COUNTS)), np.int64), *(counts for counts, _ in figures)])
     sums = np.concatenate([np.zeros((0, len(SUMS))), *(sums for _, sums in figures)])
-    known = dict(zip(COUNTS, counts.T.astype(np.float64), strict=True)) | dict(zip(SUMS, sums.T, strict=True))
+    known: dict[str, F64] = dict(zip((*COUNTS, *SUMS), (*counts.T.astype(np.float64), *sums.T), strict=True))
     known["content_chars"] = known["word_chars"] + np.maximum(known["words"] - 1, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         columns = {name: known[part] / known[whole] for name, (part, whole) in _SHARES.items()}

@@ -59,7 +59,7 @@ def first_pairs(names: U32, counts: U32, n_words: int, places: U32, keys: U64) -
         left, right = uint64(names[i - uint64(1)]), uint64(names[i])
         places[n] = uint32(i - uint64(1))
         keys[n] = (left << _32) | right
-        n += uint64((counts[left] > uint32(1)) & (counts[right] > uint32(1)))
+        n += uint64((counts[int(left)] > uint32(1)) & (counts[int(right)] > uint32(1)))
     return signed(n)
 
 
@@ -83,7 +83,7 @@ def _top_chars(counts: U32, firsts: U32, n_names: int, places: U32, begins: U32,
     for name in range(1, n_names + 1):
         count = signed(counts[name])
         if count >= most and count > 1:
-            first = signed(places[firsts[name]])
+            first = signed(places[int(firsts[name])])
             size = signed(begins[first + n]) - signed(begins[first])
             longest = size if count > most else max(longest, size)
             most = count

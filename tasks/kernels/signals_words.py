@@ -10,8 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import uint32, uint64
 
-from tasks.kernels.signals_chars import ALPHA, BULLETS, CASED, DIGIT, ELLIPSIS, LOOK, NEWLINE, QUOTE, SPACE, UPPER
-from tasks.kernels.signals_chars import signed
+from tasks.kernels.signals_chars import ALPHA, BULLETS, CASED, DIGIT, ELLIPSIS, LOOK, NEWLINE, QUOTE, SPACE, UPPER, signed
 from tasks.kernels.tokens import I64, U8, U32, U64, compiled, eight_bytes, start_of, texts_of, token_hash
 
 F64 = npt.NDArray[np.float64]
@@ -192,7 +191,7 @@ def read_words(
             continue
         if flags[at] & NEWLINE:
             if end > line:
-                _read_line(eights, line, end, _content(begins, lines[row[LINES]], n_words), ending, row, sums)
+                _read_line(eights, line, end, _content(begins, lines[int(row[LINES])], n_words), ending, row, sums)
             end = line = at
             continue
         if end == line:
@@ -204,7 +203,7 @@ def read_words(
         n_raw += 1
         n_caps += int(seen & uint64(UPPER | CASED) == uint64(UPPER))
         n_no_alph += int(seen & uint64(ALPHA) == uint64(0))
-        tail = _TAILS[low[at + size - uint64(1)]]
+        tail = _TAILS[int(low[at + size - uint64(1)])]
         n_gone = n_look
         if n_look == tail >> uint64(1):
             ending = signed(tail & uint64(1))
@@ -220,7 +219,7 @@ def read_words(
         n_chars += n_first - n_gone
         begins[n_words] = uint32(n_chars)
     if end > line:
-        _read_line(eights, line, end, _content(begins, lines[row[LINES]], n_words), ending, row, sums)
+        _read_line(eights, line, end, _content(begins, lines[int(row[LINES])], n_words), ending, row, sums)
     lines[row[LINES]] = uint32(n_words)
     row[RAW_WORDS], row[ALL_CAPS], row[NO_ALPH], row[WORDS], row[WORD_CHARS] = n_raw, n_caps, n_no_alph, n_words, n_chars
     row[SENTENCES] += sentences

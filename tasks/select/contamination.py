@@ -8,15 +8,17 @@ hits, and those above the bound are left out before spans are made.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.contracts import CONTAMINATED, CONTAMINATION
-from infra.ids import I64
+from infra.ids import I64, key_of
 from infra.select_settings import DecontaminateSettings
 from tasks.kernels.spans import Grams, find_grams, joined_grams
 from tasks.select.verdicts import CUT, verdicts
@@ -36,6 +38,12 @@ class Evaluation:
     grams: Grams
     offsets: I64
     owners: I64
+
+    @property
+    def digest(self) -> str:
+        """Of all that a record's hits are a function of, beside the record."""
+        arrays = (self.grams.hashes, self.grams.n_words, self.offsets, self.owners)
+        return key_of(self.tables, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
 
 
 def evaluation_of(grams: Mapping[str, Grams], *, n: int) -> Evaluation:
@@ -101,13 +109,14 @@ def contaminated(hits: pa.Table, n_records: int, asked: DecontaminateSettings) -
 
     One row a record whose longest span counts: dropped, or cut by `cuts`. A record of which no word would be left is dropped.
     """
-    names, tables = np.unique(np.asarray(hits.column("table").to_pylist(), str), return_inverse=True)
+    names = sorted(hits.column("table").unique().to_pylist())
+    places = pc.index_in(hits.column("table"), pa.array(names, pa.string()))
     columns = {name: np.asarray(hits.column(name)).astype(np.int64) for name in CONTAMINATION.names if name != "table"}
-    columns = _by_place({**columns, "table": tables.astype(np.int64)})
+    columns = _by_place({**columns, "table": np.asarray(places).astype(np.int64)})
     rare = _rare(columns["gram"], columns["row_id"], max_records=asked.max_document_fraction * n_records)
     spans = _spans({name: values[rare] for name, values in columns.items()}, asked)
     spans = spans.take(spans.n_words >= spans.bounds)
-    return _judged(spans, names.tolist(), cuts=asked.action == "cut")
+    return _judged(spans, names, cuts=asked.action == "cut")
 
 
 def _by_place(columns: dict[str, I64]) -> dict[str, I64]:

@@ -10,6 +10,7 @@ A's sake. All of it is a function of the rows: erase a leader, and the next one 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,12 +23,14 @@ from infra.contracts import DUPLICATE, NEAR_DUPLICATE, SIGNATURES, LetheError
 from infra.ids import F64, I64, U64
 from infra.select_settings import NearDuplicateSettings
 from tasks.kernels.minhash import signatures_of
-from tasks.kernels.minhash_pairs import band_keys, bucket_pairs, components, leaders, n_equal, sign_bits
+from tasks.kernels.minhash_pairs import band_keys, bucket_pairs, components, leaders, may_recur, n_equal, sign_bits
 from tasks.kernels.tokens import I32, U32
 from tasks.select.verdicts import verdicts
+from tasks.select.weights import Mask
 
 _DEVIATIONS = 4.0  # how far an estimate may fall short of the similarity that is asked for, in standard errors
 _FOUND = 0.98  # of the pairs that are just similar enough, the share that has a band in common
+_ROUNDS = 8  # how often followers' other neighbours are looked at again
 
 
 class LastCopyLost(LetheError):
@@ -92,7 +95,8 @@ class Likeness:
     """What is asked of a pair: at least `n_equal` equal values of `n_permutations`, found by `n_bands` bands of `n_rows` values.
 
     An estimate of the similarity s from n values has the standard error sqrt(s (1 - s) / n), so that half of the pairs that are
-    just as similar as was asked fall short of it: `n_equal` lies three standard errors lower, and takes all but one in 700.
+    just as similar as was asked fall short of it: `n_equal` lies four standard errors lower. That is also where bands without
+    such a check, as other tools have them, no longer find one pair in three (14 bands of 8 values: at a similarity of 0.66).
     The bands are as long as they may be to show 98 in 100 of the pairs that just reach `n_equal`.
     """
 
@@ -108,9 +112,9 @@ class Likeness:
 
     @cached_property
     def most_differing(self) -> int:
-        """How many of the lowest bits of two signatures may differ: half of the other values' do, and 4 standard errors more."""
+        """How many of the lowest bits of two signatures may differ: half of the other values' do, and 3 standard errors more."""
         other = self.n_permutations - self.n_equal
-        return min(self.n_permutations, math.ceil(other / 2 + 2 * math.sqrt(other)))
+        return min(self.n_permutations, math.ceil(other / 2 + 1.5 * math.sqrt(other)))
 
 
 def likeness_of(asked: NearDuplicateSettings) -> Likeness:
@@ -151,40 +155,30 @@ def candidate_pairs(entries: Entries, likeness: Likeness) -> I64:
 
     Of records with the same text the one with the least row id stands for all.
     """
-    entries = _one_a_text(_shared(entries))
-    order = np.lexsort((entries.row_ids, -entries.n_words, entries.keys))
-    entries = entries.take(order)
-    is_first = np.ones(len(order) + 1, np.bool_)
-    is_first[1:-1] = entries.keys[1:] != entries.keys[:-1]
-    a, b = bucket_pairs(np.flatnonzero(is_first), entries.bits, likeness.most_differing)
+    entries = _one_a_text(entries.take(np.flatnonzero(may_recur(entries.keys))))
+    entries = entries.take(np.lexsort((entries.row_ids, -entries.n_words, entries.keys)))
+    buckets = np.flatnonzero(_begins(entries.keys, end=True))
+    a, b = bucket_pairs(buckets, entries.bits, likeness.most_differing)
     return distinct_pairs(np.sort(np.stack([entries.row_ids[a], entries.row_ids[b]], axis=1), axis=1))
-
-
-def distinct_pairs(pairs: I64) -> I64:
-    """Pairs once each, sorted; int64 (m, 2)."""
-    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    pairs = pairs[order]
-    is_first = np.ones(len(pairs), np.bool_)
-    is_first[1:] = (pairs[1:] != pairs[:-1]).any(axis=1)
-    return pairs[is_first]
-
-
-def _shared(entries: Entries) -> Entries:
-    """The entries whose key others have too, in the order of keys."""
-    order = np.argsort(entries.keys)
-    same = entries.keys[order][1:] == entries.keys[order][:-1]
-    shared = np.zeros(len(order), np.bool_)
-    shared[1:] |= same
-    shared[:-1] |= same
-    return entries.take(order[shared])
 
 
 def _one_a_text(entries: Entries) -> Entries:
     order = np.lexsort((entries.row_ids, entries.texts, entries.keys))
-    keys, texts = entries.keys[order], entries.texts[order]
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = (keys[1:] != keys[:-1]) | (texts[1:] != texts[:-1])
-    return entries.take(order[is_first])
+    return entries.take(order[_begins(entries.keys[order], entries.texts[order])])
+
+
+def _begins(*columns: npt.NDArray[np.generic], end: bool = False) -> Mask:
+    """Where a row of sorted columns differs from the one before it; with `end`, one more True for what follows the last."""
+    n = len(columns[0])
+    found = np.ones(n + end, np.bool_)
+    found[1:n] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return found
+
+
+def distinct_pairs(pairs: I64) -> I64:
+    """Pairs once each, sorted; int64 (m, 2)."""
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return pairs[_begins(pairs[:, 0], pairs[:, 1])]
 
 
 # --- links ---------------------------------------------------------------------------------------------------------------------
@@ -226,35 +220,98 @@ class Followers:
     row_ids: I64
     leaders: I64
     values: F64
-    n_components: int
 
     @property
     def nbytes(self) -> int:
         return self.row_ids.nbytes + self.leaders.nbytes + self.values.nbytes
 
 
-def followers_of(links: Links, likeness: Likeness) -> Followers:
+NO_FOLLOWERS = Followers(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Linked records in the order in which they lead: row ids (n,), the links of each (`neighbours[starts[i]:starts[i + 1]]`, as
+    places in that order), and whom each follows, a leader itself, with how many equal values."""
+
+    row_ids: I64
+    starts: I64
+    neighbours: I64
+    leader: I64
+    n_equal: I32
+
+    @property
+    def is_led(self) -> Mask:
+        return self.leader != np.arange(len(self.leader))
+
+
+def graph_of(links: Links) -> Graph:
     """Who follows whom. Raises `LastCopyLost` where a leader would go itself, or a connected component be left with nobody."""
     ids, first, places = np.unique(links.row_ids, return_index=True, return_inverse=True)
     order = np.lexsort((ids, -links.n_words.ravel()[first]))
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
     a, b = rank[places.reshape(-1, 2)].T
-    source, target, similar = np.concatenate([a, b]), np.concatenate([b, a]), np.tile(links.n_equal, 2)
-    by_source = np.lexsort((target, source))
-    starts = np.searchsorted(source[by_source], np.arange(len(ids) + 1))
-    leader, similarity = leaders(starts, target[by_source], similar[by_source])
-    component = components(len(ids), a, b)
-    is_led = leader != np.arange(len(ids))
-    if is_led[leader].any() or len(np.unique(component[~is_led])) < len(np.unique(component)):
+    sources, targets = np.concatenate([a, b]), np.concatenate([b, a])
+    by_source = np.lexsort((targets, sources))
+    starts = np.searchsorted(sources[by_source], np.arange(len(ids) + 1))
+    found = Graph(
+        ids[order], starts, targets[by_source], *leaders(starts, targets[by_source], np.tile(links.n_equal, 2)[by_source])
+    )
+    _assert_components_stay(found, components(len(ids), a, b))
+    return found
+
+
+def _assert_components_stay(graph: Graph, component: I64) -> None:
+    stays = np.zeros(len(component), np.bool_)
+    stays[component[~graph.is_led]] = True
+    if graph.is_led[graph.leader].any() or not stays[component].all():
         raise LastCopyLost("a group of near duplicates was to lose its last record; nothing was written. Please report this")
-    led = np.flatnonzero(is_led)
-    led = led[np.argsort(ids[order[led]])]
-    values = similarity[led] / likeness.n_permutations
-    return Followers(ids[order[led]], ids[order[leader[led]]], values, len(np.unique(component)))
 
 
-NO_FOLLOWERS = Followers(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), 0)
+def further_pairs(graph: Graph, at_round: int) -> I64:
+    """Pairs worth a look after `at_round` others, as `distinct_pairs`: large buckets do not show all pairs.
+
+    Where a record follows, those that are linked to it and follow nobody are compared with its leader, and with one of
+    themselves, in each round with the next: their number is that of the links at most.
+    """
+    is_led = graph.is_led
+    sources = np.repeat(np.arange(len(is_led)), np.diff(graph.starts))
+    which = is_led[sources] & ~is_led[graph.neighbours]
+    sources, targets = sources[which], graph.neighbours[which]
+    begins = np.searchsorted(sources, sources)
+    chosen = np.minimum(begins + at_round, np.searchsorted(sources, sources, side="right") - 1)
+    left = np.concatenate([graph.leader[sources], targets[chosen]])
+    places = np.stack([left, np.tile(targets, 2)], axis=1)
+    places = places[places[:, 0] != places[:, 1]]
+    return distinct_pairs(np.sort(graph.row_ids[places], axis=1))
+
+
+def new_pairs(pairs: I64, seen: I64) -> I64:
+    """The pairs that are not among those seen; both as `distinct_pairs`."""
+    both = np.concatenate([seen, pairs])
+    order = np.lexsort((np.repeat([0, 1], [len(seen), len(pairs)]), both[:, 1], both[:, 0]))
+    is_new = _begins(both[order, 0], both[order, 1]) & (order >= len(seen))
+    return both[order[is_new]]
+
+
+def followers_of(graph: Graph, likeness: Likeness) -> Followers:
+    """Those that go, for whom."""
+    led = np.flatnonzero(graph.is_led)
+    led = led[np.argsort(graph.row_ids[led])]
+    return Followers(graph.row_ids[led], graph.row_ids[graph.leader[led]], graph.n_equal[led] / likeness.n_permutations)
+
+
+def near_duplicates(pairs: I64, likeness: Likeness, confirmed: Callable[[I64], Links]) -> Followers:
+    """Who goes for whom, of candidate pairs (as `distinct_pairs`) and a function that keeps those that signatures confirm."""
+    links, seen = confirmed(pairs), pairs
+    for at_round in range(_ROUNDS):
+        graph = graph_of(links)
+        more = new_pairs(further_pairs(graph, at_round), seen)
+        if not len(more):
+            break
+        links, seen = joined_links([links, confirmed(more)]), distinct_pairs(np.concatenate([seen, more]))
+    return followers_of(graph_of(links), likeness)
 
 
 # --- verdicts ------------------------------------------------------------------------------------------------------------------
@@ -302,5 +359,5 @@ def find_duplicates(found: Signatures, asked: NearDuplicateSettings) -> pa.Table
     pairs = candidate_pairs(entries_of(found, likeness), likeness)
     ids, first = np.unique(found.row_ids, return_index=True)
     at_hand = Signatures(ids, found.n_words[first], found.text_hashes[first], found.minhash[first])
-    near = followers_of(links_of(pairs, at_hand, at_hand, likeness), likeness)
+    near = near_duplicates(pairs, likeness, lambda some: links_of(some, at_hand, at_hand, likeness))
     return duplicate_verdicts(found.row_ids, found.text_hashes, near, likeness.bound)

@@ -34,10 +34,10 @@ from tasks.select.duplicates import (
     distinct_pairs,
     duplicate_verdicts,
     entries_of,
-    followers_of,
     joined_links,
     likeness_of,
     links_of,
+    near_duplicates,
     signatures_from,
 )
 from tasks.select.verdicts import CUT
@@ -91,8 +91,11 @@ def _near(workers: Workers, parts: Sequence[Part], pairs: I64, likeness: Likenes
         return NO_FOLLOWERS
     ids = np.unique(pairs)
     signed = tuple(uri for uri in workers.map(candidates_of_file, parts, ids, scratch) if uri)
-    links = workers.map(links_of_block, _blocks(pairs, len(ids)), signed, likeness)
-    return followers_of(joined_links(links), likeness)
+
+    def confirmed(some: I64) -> Links:
+        return joined_links(workers.map(links_of_block, _blocks(some, len(ids)), signed, likeness))
+
+    return near_duplicates(pairs, likeness, confirmed)
 
 
 @dataclass(frozen=True)
@@ -120,21 +123,32 @@ def _blocks(pairs: I64, n_rows: int) -> list[Block]:
 
 def key_file(part: Part, dropped: Sequence[str], layout: Layout, scratch: str) -> Spilled:
     """Spill the text hashes and the bands' entries of a file's records that nothing drops."""
-    texts, entries = list[pa.Table](), list[pa.Table]()
-    for batch in read_part(part):
-        found = signatures_from(_without(batch, dropped))
-        texts.append(_texts_table(found))
-        if layout.likeness is not None:
-            entries.append(_entries_table(entries_of(found, layout.likeness)))
-    return Spilled(_partitioned(texts, "text", layout.n_texts, scratch), _partitioned(entries, "key", layout.n_keys, scratch))
+    gone, likeness = _gone(part, dropped), layout.likeness
+    with ExitStack() as stack:
+        texts = stack.enter_context(_spilled(scratch, layout.n_texts))
+        entries = stack.enter_context(_spilled(scratch, layout.n_keys)) if likeness else None
+        for batch in read_part(part):
+            found = signatures_from(_rows(batch, gone, among=False))
+            texts.write(_texts_table(found))
+            if entries and likeness:
+                entries.write(_entries_table(entries_of(found, likeness)))
+    return Spilled(texts.uri, entries.uri if entries else None)
 
 
-def _without(batch: pa.RecordBatch, dropped: Sequence[str]) -> pa.RecordBatch:
-    ids = np.asarray(batch.column("row_id"))
-    gone = np.zeros(len(ids), np.bool_)
-    for uri in dropped:
-        gone |= np.isin(ids, _dropped_ids(uri))
-    return batch.filter(pa.array(~gone))
+def candidates_of_file(part: Part, ids: I64, scratch: str) -> str | None:
+    """Spill the signatures of a file's records that are among `ids`."""
+    table = pa.Table.from_batches([_rows(batch, ids, among=True) for batch in read_part(part)], part.schema)
+    return spill(scratch, table) if table.num_rows else None
+
+
+def _rows(batch: pa.RecordBatch, ids: I64, *, among: bool) -> pa.RecordBatch:
+    return batch.filter(pa.array(np.isin(np.asarray(batch.column("row_id")), ids, invert=not among)))
+
+
+def _gone(part: Part, dropped: Sequence[str]) -> I64:
+    """The ids of a file's records that other steps drop."""
+    ids = np.concatenate([_NO_IDS, *(np.asarray(batch.column("row_id")) for batch in read_part(part, ["row_id"]))])
+    return np.concatenate([_NO_IDS, *(ids[np.isin(ids, _dropped_ids(uri))] for uri in dropped)])
 
 
 def _dropped_ids(uri: str) -> I64:
@@ -142,13 +156,6 @@ def _dropped_ids(uri: str) -> I64:
     with fs.open(path, "rb") as file:
         table = pq.read_table(file, columns=["row_id", "reason"])
     return np.asarray(table.column("row_id").filter(pc.not_equal(table.column("reason"), CUT)))
-
-
-def candidates_of_file(part: Part, ids: I64, scratch: str) -> str | None:
-    """Spill the signatures of a file's records that are among `ids` (sorted)."""
-    found = [batch.filter(pa.array(np.isin(np.asarray(batch.column("row_id")), ids))) for batch in read_part(part)]
-    table = pa.Table.from_batches(found, part.schema)
-    return spill(scratch, table) if table.num_rows else None
 
 
 # --- a partition ---------------------------------------------------------------------------------------------------------------
@@ -198,36 +205,49 @@ def _entries_from(table: pa.Table) -> Entries:
     return Entries(keys, row_ids, n_words, texts, np.stack(bits, axis=1))
 
 
-def _partitioned(tables: Sequence[pa.Table], column: str, n_partitions: int, scratch: str) -> str | None:
-    """Write rows as an Arrow file of a record batch for each partition of the numbers of a column."""
-    if not tables:
-        return None
-    table = pa.concat_tables(tables).combine_chunks()
-    partition = _partitions(np.asarray(table.column(column)), n_partitions)
-    table = table.take(pa.array(np.argsort(partition, kind="stable"))).combine_chunks()
-    bounds = np.searchsorted(np.sort(partition), np.arange(n_partitions + 1))
+class _Partitions:
+    """An Arrow file of rows by ranges of their first column: of each table that is written, a record batch for each range."""
+
+    def __init__(self, uri: str, sink: Any, n: int) -> None:
+        self.uri = uri
+        self._sink = sink
+        self._n = n
+        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+
+    def write(self, table: pa.Table) -> None:
+        where = ((np.asarray(table.column(0)) >> np.uint64(32)) * np.uint64(self._n)) >> np.uint64(32)
+        batch = table.take(pa.array(np.argsort(where, kind="stable"))).combine_chunks()
+        ends = np.cumsum(np.bincount(where.astype(np.int64), minlength=self._n))
+        self._writer = self._writer or pa.ipc.new_file(self._sink, table.schema)
+        for begin, end in pairwise([0, *ends]):
+            self._writer.write_batch(pa.RecordBatch.from_struct_array(batch.slice(begin, end - begin).to_struct_array().combine_chunks()))
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+@contextmanager
+def _spilled(scratch: str, n_partitions: int) -> Iterator[_Partitions]:
+    """A file of scratch to write rows to; one without rows stays empty."""
     uri = f"{scratch.rstrip('/')}/{uuid.uuid4().hex}.arrow"
     fs, path = filesystem(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    with fs.open(path, "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        for lo, hi in pairwise(bounds):
-            rows = table.slice(lo, hi - lo).to_batches()
-            writer.write_batch(rows[0] if rows else pa.RecordBatch.from_pylist([], table.schema))
-    return uri
+    with fs.open(path, "wb") as sink:
+        found = _Partitions(uri, sink, n_partitions)
+        yield found
+        found.close()
 
 
-def _partitions(values: U64, n_partitions: int) -> npt.NDArray[np.int64]:
-    """Equal ranges of the upper 32 bits."""
-    return (((values >> np.uint64(32)) * np.uint64(n_partitions)) >> np.uint64(32)).astype(np.int64)
-
-
-def _gathered(partition: int, uris: Sequence[str | None]) -> pa.Table | None:
+def _gathered(partition: int, n_partitions: int, uris: Sequence[str | None]) -> pa.Table | None:
     """The rows of one partition out of all files."""
-    found = [_batch(uri, partition) for uri in uris if uri is not None]
+    found = [batch for uri in uris if uri is not None for batch in _batches(uri, partition, n_partitions)]
     return pa.Table.from_batches(found).combine_chunks() if found else None
 
 
-def _batch(uri: str, partition: int) -> pa.RecordBatch:
+def _batches(uri: str, partition: int, n_partitions: int) -> list[pa.RecordBatch]:
     fs, path = filesystem(uri)
+    if not fs.size(path):
+        return []
     with fs.open(path, "rb") as file, pa.ipc.open_file(file) as reader:
-        return reader.get_batch(partition)
+        return [reader.get_batch(k) for k in range(partition, reader.num_record_batches, n_partitions)]

@@ -140,7 +140,7 @@ def plan_of(
             "sample_rows": settings.lake.sample_rows,
             "columns": {snapshot.table: finder.described(snapshot) for snapshot in (*pool, *beside)},
         },
-        code=code_digest("tasks.select", "tasks.kernels", "infra.views"),
+        code=code_digest("tasks.select", "tasks.kernels", "infra.columns", "infra.views"),
     )
 
 
@@ -171,7 +171,9 @@ class _Columns:
     def described(self, snapshot: Snapshot) -> dict[str, Any]:
         table = self.settings.table(snapshot.table.removeprefix(RECORDS))
         subject = table.subject
+        view = self._views().get(snapshot.table.removeprefix(RECORDS)) if self.asked.method in SPACES else None
         return {
+            **({"view": [view.look, *view.columns(embeds=True)]} if view else {}),
             "text": table.text,
             "subject": subject.column if subject else None,
             "kind": subject.kind if subject else None,

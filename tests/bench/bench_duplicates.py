@@ -16,6 +16,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
@@ -223,7 +224,7 @@ class Nearest:
 
 
 def _shingles(text: str) -> set[int]:
-    words = text.lower().split()
+    words = re.findall(r"\w+", text.lower())
     return {hash(tuple(words[i : i + NEAR.shingle])) for i in range(max(1, len(words) - NEAR.shingle + 1))}
 
 
@@ -262,7 +263,7 @@ def without_equals(folder: Path) -> pa.Table:
     signed = signature_table(row_ids, table.column("text"), EQUAL)
     found = find_duplicates(signatures_from(signed.combine_chunks().to_batches()[0]), EQUAL)
     stays = ~np.isin(row_ids, np.asarray(found.column("row_id")))
-    pq.write_table(table.filter(pa.array(stays)), folder / "lethe.parquet", compression="zstd")
+    pq.write_table(table.filter(pa.array(stays)), folder / "lethe.parquet", compression="zstd", use_dictionary=False)
     return found
 
 
@@ -274,7 +275,7 @@ def ours(work: Callable[[], pa.Table]) -> Side:
 def theirs(name: str, requirements: Sequence[str], script: str, folder: Path) -> Side | None:
     """None where the peer cannot be had."""
     try:
-        python = peer_python(name.split()[0], requirements)
+        python = peer_python(name.split(maxsplit=1)[0], requirements)
     except subprocess.CalledProcessError:
         return None
     (folder / "peer.py").write_text(_START + script, encoding="utf-8")

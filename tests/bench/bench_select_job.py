@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -41,6 +42,8 @@ N_RUNS = 3
 MOST_GROWTH, MOST_TIME, LEAST_SPEEDUP = 1.2, 10.5, 1.8
 SCHEMA = pa.schema([("text", pa.string())])
 WARM, TARGET_TABLE = "warm", "target"
+# Without a dashboard, as the clusters of `infra.cluster`.
+_ANY_PORT: dict[str, Any] = {"scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
 
 
 def pool_table(n_files: int) -> str:
@@ -162,8 +165,8 @@ def child(home: Path, n_files: int) -> None:
 
 @dataclass(frozen=True)
 class Shared:
-    """What a selection by workers took: wall seconds; and CPU seconds of the longest way through it, which a busy machine does not
-    stretch: those of the driver and of the worker that had most to do."""
+    """What a selection by workers took: wall seconds; and CPU seconds of the longest way through it, which a busy machine
+    hardly stretches: those of the thread that drives and of the worker that had most to do."""
 
     wall_s: float
     way_s: float
@@ -176,7 +179,7 @@ def workers_rows(options: Options) -> list[Row]:
         make_lake(options, Path(home), [n_files])
         one, two = (by_workers(Path(home), n_files, n_workers) for n_workers in (1, 2))
     what = f"selection of {n_files * FILE_BYTES / 1e6:.0f} MB, two workers beside one"
-    sides = [("s", one.wall_s, two.wall_s), ("CPU s of the driver and of the busier worker", one.way_s, two.way_s)]
+    sides = [("s", one.wall_s, two.wall_s), ("CPU s of the driving thread and of the busier worker", one.way_s, two.way_s)]
     return [
         Row(
             f"{what}: {unit}",
@@ -193,24 +196,22 @@ def workers_rows(options: Options) -> list[Row]:
 def by_workers(home: Path, n_files: int, n_workers: int) -> Shared:
     """The least of some selections, after one that warms every worker up."""
     taken = list[Shared]()
-    with LocalCluster(n_workers=n_workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=":0") as local:
+    with LocalCluster(n_workers=n_workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, **_ANY_PORT) as local:
         for run in range(N_RUNS + 1):
             settings = settings_of(home, [n_files], n_workers * 100 + run)
-            start, used = time.perf_counter(), cpu_by_process()
+            start, mine, used = time.perf_counter(), time.thread_time(), workers_cpu_s()
             selected(settings, pool_table(n_files), str(local.scheduler_address))
-            after = cpu_by_process()
-            spent = {process: seconds - used.get(process, 0.0) for process, seconds in after.items()}
-            driver = spent.pop(os.getpid())
-            taken.append(Shared(time.perf_counter() - start, driver + max(spent.values())))
-            workers = " + ".join(f"{seconds:.2f}" for seconds in spent.values() if seconds > 0.05)
-            print(f"{n_workers} workers: {taken[-1].wall_s:.2f} s; CPU s: driver {driver:.2f}, workers {workers}")
+            mine = time.thread_time() - mine
+            spent = [seconds - used.get(pid, 0.0) for pid, seconds in workers_cpu_s().items()]
+            taken.append(Shared(time.perf_counter() - start, mine + max(spent)))
+            workers = " + ".join(f"{seconds:.2f}" for seconds in spent if seconds > 0.1)
+            print(f"{n_workers} workers: {taken[-1].wall_s:.2f} s; CPU s: driver {mine:.2f}, workers {workers}")
     return Shared(min(run.wall_s for run in taken[1:]), min(run.way_s for run in taken[1:]))
 
 
-def cpu_by_process() -> dict[int, float]:
-    """CPU seconds so far of this process and of those it started."""
-    here = psutil.Process()
-    used = {process.pid: process.cpu_times() for process in (here, *here.children(recursive=True))}
+def workers_cpu_s() -> dict[int, float]:
+    """CPU seconds so far of the processes that this one started."""
+    used = {process.pid: process.cpu_times() for process in psutil.Process().children(recursive=True)}
     return {pid: spent.user + spent.system for pid, spent in used.items()}
 
 

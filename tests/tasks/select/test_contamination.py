@@ -135,6 +135,13 @@ def test_a_record_of_which_nothing_is_left_is_dropped() -> None:
     assert (found[1]["reason"], found[1]["cuts"]) == (CUT, [0, len(half)])
 
 
+def test_an_evaluation_is_known_by_who_has_what() -> None:
+    tables = {"a": [QUESTION, LICENCE], "b": [LICENCE]}
+    assert of(tables).digest == of({"b": [LICENCE], "a": [LICENCE, QUESTION, QUESTION]}).digest
+    others = [{"a": [QUESTION], "b": [LICENCE]}, {"a": [LICENCE], "b": [LICENCE, QUESTION]}, {"a": tables["a"], "c": [LICENCE]}]
+    assert len({of(t).digest for t in (tables, *others)}) == 4
+
+
 def test_spans_of_two_tables_are_cut_once() -> None:
     text = "x é one two three four five six seven eight y"
     (row,) = judged(

@@ -27,6 +27,7 @@ from tasks.select.duplicates import (
     duplicate_verdicts,
     find_duplicates,
     followers_of,
+    graph_of,
     likeness_of,
     signature_table,
     signatures_from,
@@ -161,8 +162,8 @@ def test_a_chain_does_not_take_its_far_end() -> None:
     texts = {10: " ".join(a), 11: " ".join(b[:-1]), 12: " ".join(c[:-1]), 9: " ".join(words(rng, 100) + c[100:-1]) + ".", 13: ""}
     assert {row["row_id"]: row["representative"] for row in duplicates_of(texts)} == slow({i: t for i, t in texts.items() if t})
     links = Links(np.asarray([[10, 11], [11, 12]]), np.asarray([[9, 8], [8, 7]]), np.asarray([110, 120], np.int32))
-    near = followers_of(links, likeness_of(ASKED))
-    assert (near.row_ids.tolist(), near.leaders.tolist(), near.n_components) == ([11], [10], 1)
+    near = followers_of(graph_of(links), likeness_of(ASKED))
+    assert (near.row_ids.tolist(), near.leaders.tolist()) == ([11], [10])
 
 
 def test_planted_duplicates_are_found_and_nothing_else() -> None:
@@ -209,7 +210,7 @@ def test_equals_of_a_record_that_follows_follow_with_it() -> None:
 
 def test_a_lost_last_copy_is_refused() -> None:
     hashes = np.asarray([[1, 1], [2, 2]], np.uint64)
-    circle = Followers(np.asarray([1, 2]), np.asarray([2, 1]), np.asarray([0.9, 0.9]), 1)
+    circle = Followers(np.asarray([1, 2]), np.asarray([2, 1]), np.asarray([0.9, 0.9]))
     with pytest.raises(LastCopyLost):
         duplicate_verdicts(np.asarray([1, 2]), hashes, circle, 0.8)
 

@@ -52,10 +52,17 @@ MADE: dict[str, Callable[..., list[Row]]] = {"images": images, "cars": cars}
 
 
 def select_like(
-    house: Any, pool: Snapshot, target: Snapshot, method: str, *, sample_rows: int = 100_000, **chosen: Any
+    house: Any,
+    pool: Snapshot,
+    target: Snapshot,
+    method: str,
+    *,
+    sample_rows: int = 100_000,
+    label: str | None = "kind",
+    **chosen: Any,
 ) -> SelectResult:
     name = pool.table.removeprefix("records/")
-    table = {"source": "x", "subject": SUBJECT, "label": "kind"}
+    table = {"source": "x", "subject": SUBJECT, "label": label}
     asked = {"method": method, "n_clusters": 4, "temperature": 0.01, "keep_fraction": 0.3, **chosen}
     settings = Settings.model_validate(
         {
@@ -117,3 +124,11 @@ def test_a_row_outside_the_sample_changes_nobody_else(house: Any, method: str, n
 
 def settings_subject() -> Any:
     return Settings.model_validate({"home": "/", "tables": {"x": {"source": "x", "subject": SUBJECT}}}).table("x").subject
+
+
+def test_a_column_that_is_no_label_any_more_is_compared_too(house: Any) -> None:
+    """What an embedding sees is in the key: a selection by fewer columns must not be found again."""
+    pool, target = house.put("cars", cars(40, 0), SCHEMAS["cars"]), wanted(house, "cars")
+    assert not select_like(house, pool, target, "clusters").found
+    assert select_like(house, pool, target, "clusters").found
+    assert not select_like(house, pool, target, "clusters", label=None).found

@@ -15,6 +15,7 @@ from tasks.select.spaces import Rows, Space, fit_space, joined_rows, space_log_w
 METHODS: tuple[Method, ...] = ("clusters", "simcore", "transport")
 LOOKS: tuple[Look, ...] = ("text", "pixels", "table")
 WORDS = (["ball", "goal", "match", "team", "score", "league"], ["stock", "market", "bank", "price", "share", "profit"])
+SOME = (*((method, "table") for method in METHODS), ("clusters", "text"), ("simcore", "pixels"), ("transport", "pixels"))
 ASKED = SelectSettings(n_clusters=4, seed=3)
 
 
@@ -63,8 +64,7 @@ def test_a_target_of_one_topic_gets_that_topics_records(method: Method, look: Lo
         assert (topics[best] == topic).mean() > 0.95
 
 
-@pytest.mark.parametrize("look", LOOKS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "look"), SOME)
 def test_order_copies_and_partition_change_no_bit(method: Method, look: Look) -> None:
     pool, sport, money = rows(look, 120, 0), rows(look, 20, 5, topic=0), rows(look, 20, 6, topic=1)
     rng = np.random.default_rng(8)
@@ -77,10 +77,7 @@ def test_order_copies_and_partition_change_no_bit(method: Method, look: Look) ->
     assert np.array_equal(space_log_weights(other, pool.content.slice(7, 1))[0], whole[7])
 
 
-OUTSIDE = (*((method, "table") for method in METHODS), ("clusters", "text"), ("transport", "pixels"))
-
-
-@pytest.mark.parametrize(("method", "look"), OUTSIDE)
+@pytest.mark.parametrize(("method", "look"), SOME)
 def test_a_record_outside_the_sample_has_a_weight_and_changes_nobodys(method: Method, look: Look) -> None:
     """The sample is all of the pool that is seen: the same space, whoever else is there."""
     pool = rows(look, 100, 0)
@@ -117,12 +114,19 @@ def test_images_in_any_form(kind: pa.DataType) -> None:
     assert np.isnan(space_log_weights(space, images)[:, 0]).tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_target_that_says_nothing_is_named_and_weighs_nothing(method: Method) -> None:
-    blank = Rows(np.arange(2), pa.table({CONTENT: pa.array(["", "unheard"], pa.large_string())}))
-    space = fitted(method, "text", rows("text", 40, 0), gold=rows("text", 10, 5, topic=1), blank=blank)
+BLANK: dict[Look, pa.Array] = {
+    "text": pa.array(["", "unheard"], pa.large_string()),
+    "pixels": pa.array([[], [0, 0]], pa.list_(pa.uint8())),
+    "table": pa.nulls(2, pa.string()),
+}
+
+
+@pytest.mark.parametrize(("method", "look"), SOME)
+def test_a_target_that_says_nothing_is_named_and_weighs_nothing(method: Method, look: Look) -> None:
+    blank = Rows(np.arange(2), pa.table({"c" if look == "table" else CONTENT: BLANK[look]}))
+    space = fitted(method, look, rows(look, 40, 0), gold=rows(look, 10, 5, topic=1), blank=blank)
     assert space.silent == ("blank",)
-    weights = space_log_weights(space, rows("text", 10, 9).content)
+    weights = space_log_weights(space, rows(look, 10, 9).content)
     assert (weights[:, 1] == 0).all()
     assert (weights[:, 0] != 0).any()
 
