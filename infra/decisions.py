@@ -41,9 +41,9 @@ def ranges(n_rows: int, rows_per_range: int = 2_000_000) -> list[tuple[int, int]
     return list(itertools.pairwise(cuts))
 
 
-def merged(parts: Sequence[str], lo: int, hi: int) -> pa.Table:
-    """The rows of all parts with lo <= row_id < hi, one a row id, sorted by it."""
-    pieces = sliced(parts, lo, hi)
+def merged(parts: Sequence[str], lo: int, hi: int, *, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of all parts with lo <= row_id < hi, one a row id, sorted by it; all columns, or those named."""
+    pieces = sliced(parts, lo, hi, columns=columns)
     if not pieces:
         raise ValueError("merged() needs at least one part")
     table = pa.concat_tables(pieces).sort_by("row_id").combine_chunks()
@@ -53,16 +53,16 @@ def merged(parts: Sequence[str], lo: int, hi: int) -> pa.Table:
     return table.filter(pa.array(first))
 
 
-def sliced(parts: Sequence[str], lo: int, hi: int) -> list[pa.Table]:
+def sliced(parts: Sequence[str], lo: int, hi: int, *, columns: Sequence[str] | None = None) -> list[pa.Table]:
     """The rows of each part with lo <= row_id < hi, copies and all."""
-    return [_slice(uri, lo, hi) for uri in parts]
+    return [_slice(uri, lo, hi, columns) for uri in parts]
 
 
-def _slice(uri: str, lo: int, hi: int) -> pa.Table:
+def _slice(uri: str, lo: int, hi: int, columns: Sequence[str] | None) -> pa.Table:
     fs, path = filesystem(uri)
     with fs.open(path, "rb") as file:
         condition = (pc.field("row_id") >= lo) & (pc.field("row_id") <= hi - 1)
-        return pq.read_table(file, filters=condition)
+        return pq.read_table(file, columns=columns, filters=condition)
 
 
 def kept_ids(parts: Sequence[Part], column: str = "keep") -> I64:

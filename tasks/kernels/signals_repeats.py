@@ -29,26 +29,27 @@ def table_size(n: int) -> int:
 def name_each(keys: U64, n: int, slots: U32, names: U32, known: U64, counts: U32, firsts: U32) -> int:
     """Name keys by numbers from 1 on, in the order of first occurrence, the same key by the same; returns the number of names.
 
-    Of each key: its name; of each name: its key, how often it occurs, and where first. `slots` is the table of names.
+    Of each key: its name; of each name: its key, how often it occurs, and where first. `slots` is the table of names. All three
+    are written for a next name in any case, so that no branch has to guess whether a key is new.
     """
     mask = uint64(table_size(n) - 1)
     slots[: mask + uint64(1)] = 0
-    n_names = uint64(0)
+    known[0], fresh = uint64(0), uint64(1)
     for k in range(uint64(n)):
         key = keys[k]
         slot = (((key ^ (key >> _29)) * GOLDEN) >> _30) & mask
         name = uint64(slots[slot])
-        while name != uint64(0) and known[name] != key:
+        while (name != uint64(0)) & (known[name] != key):
             slot = (slot + uint64(1)) & mask
             name = uint64(slots[slot])
-        if name == uint64(0):
-            n_names += uint64(1)
-            name = n_names
-            slots[slot] = uint32(name)
-            known[name], counts[name], firsts[name] = key, uint32(0), uint32(k)
+        known[fresh], counts[fresh], firsts[fresh] = key, uint32(0), uint32(k)
+        is_fresh = uint64(name == uint64(0))
+        name += is_fresh * fresh
+        fresh += is_fresh
+        slots[slot] = uint32(name)
         counts[name] += uint32(1)
         names[k] = uint32(name)
-    return signed(n_names)
+    return signed(fresh) - 1
 
 
 @compiled
@@ -95,11 +96,11 @@ def _dupe_chars(names: U32, firsts: U32, n_grams: int, places: U32, begins: U32,
     """Characters within n-grams that occurred before, each counted once."""
     covered, total = 0, 0
     for k in range(n_grams):
-        if firsts[names[k]] != uint32(k):
-            place = signed(places[k])
-            begin = max(place, covered)
-            covered = place + n
-            total += signed(begins[covered]) - signed(begins[begin])
+        place = signed(places[k])
+        repeated = int(firsts[names[k]] != uint32(k))
+        begin, end = max(place, covered), place + n
+        total += repeated * (signed(begins[end]) - signed(begins[begin]))
+        covered += repeated * (end - covered)
     return total
 
 

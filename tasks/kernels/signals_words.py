@@ -254,11 +254,11 @@ def _contains(known: U64, hashed: np.uint64) -> bool:
 
 def stop_table() -> U64:
     """The hashes of `STOP_WORD_LIST`, as `_contains` looks them up."""
-    table = np.zeros(256, np.uint64)
+    table = np.zeros(1024, np.uint64)
     for hashed in hashes_of(STOP_WORD_LIST):
-        slot = int(hashed) & 255
+        slot = int(hashed) & 1023
         while table[slot]:
-            slot = (slot + 1) & 255
+            slot = (slot + 1) & 1023
         table[slot] = hashed
     return table
 

@@ -103,6 +103,11 @@ def look(span: Span, rules: Rules, asked: I64) -> Look:
     return Look(rows, strata[sampled], totals_of(everybody, rules.strata.n), present)
 
 
+def n_records(span: Span, rules: Rules) -> int:
+    """The number of records of a range; copies are one."""
+    return merged(rules.scored, *span, columns=["row_id"]).num_rows
+
+
 def dropped(span: Span, rules: Rules, scratch: str) -> str:
     """Spill the ids of a range's records that are no candidates, as verdicts."""
     here = _joined(span, rules)

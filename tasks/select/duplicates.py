@@ -70,12 +70,13 @@ def _binary(values: U64 | U32, known: pa.Array) -> pa.Array:
 
 
 def signatures_from(batch: pa.RecordBatch) -> Signatures:
-    """What `signature_table` wrote, of the records that have a word."""
+    """What `signature_table` wrote, of the records that have a word; without the column `minhash`, where that is not read."""
     batch = batch.filter(pc.is_valid(batch.column("text_hash")))
-    hashes, minhash = (_numbers(batch.column(name), kind) for name, kind in (("text_hash", "<u8"), ("minhash", "<u4")))
-    n_words = np.asarray(batch.column("n_words"))
-    row_ids = np.asarray(batch.column("row_id"))
-    return Signatures(row_ids, n_words, hashes.astype(np.uint64).reshape(-1, 2), minhash.astype(np.uint32))
+    row_ids, n_words = (np.asarray(batch.column(name)) for name in ("row_id", "n_words"))
+    hashes = _numbers(batch.column("text_hash"), "<u8").astype(np.uint64).reshape(-1, 2)
+    known = "minhash" in batch.schema.names
+    minhash = _numbers(batch.column("minhash"), "<u4").astype(np.uint32) if known else np.zeros((len(row_ids), 0), np.uint32)
+    return Signatures(row_ids, n_words, hashes, minhash)
 
 
 def _numbers(column: pa.Array, kind: str) -> np.ndarray:

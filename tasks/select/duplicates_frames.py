@@ -7,12 +7,11 @@ record its text hash and its bands' keys are spilled once, in partitions by key;
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,7 +20,7 @@ from infra.cluster import Workers
 from infra.contracts import SIGNATURES
 from infra.decisions import merged, ranges, spill
 from infra.files import Part, filesystem, read_part
-from infra.ids import I64, U64
+from infra.ids import I64
 from infra.select_settings import NearDuplicateSettings
 from tasks.select.duplicates import (
     NO_FOLLOWERS,
@@ -44,6 +43,7 @@ from tasks.select.verdicts import CUT
 
 _PARTITION_ROWS = 2_000_000
 _RANGE_ROWS = 200_000
+_TEXT_COLUMNS = ("row_id", "n_words", "text_hash")
 _NO_IDS = np.zeros(0, np.int64)
 
 
@@ -79,10 +79,10 @@ def duplicates(
     near = NO_FOLLOWERS
     if likeness is not None:
         keyed = tuple(one.entries for one in spilled)
-        pairs = workers.map(pairs_of_partition, range(layout.n_keys), keyed, likeness)
+        pairs = workers.map(pairs_of_partition, range(layout.n_keys), layout.n_keys, keyed, likeness)
         near = _near(workers, parts, distinct_pairs(np.concatenate([np.zeros((0, 2), np.int64), *pairs])), likeness, scratch)
     texts, bound = tuple(one.texts for one in spilled), likeness.bound if likeness else 1.0
-    return workers.map(decide_partition, range(layout.n_texts), texts, near, bound, scratch)
+    return workers.map(decide_partition, range(layout.n_texts), layout.n_texts, texts, near, bound, scratch)
 
 
 def _near(workers: Workers, parts: Sequence[Part], pairs: I64, likeness: Likeness, scratch: str) -> Followers:
@@ -124,15 +124,16 @@ def _blocks(pairs: I64, n_rows: int) -> list[Block]:
 def key_file(part: Part, dropped: Sequence[str], layout: Layout, scratch: str) -> Spilled:
     """Spill the text hashes and the bands' entries of a file's records that nothing drops."""
     gone, likeness = _gone(part, dropped), layout.likeness
-    with ExitStack() as stack:
-        texts = stack.enter_context(_spilled(scratch, layout.n_texts))
-        entries = stack.enter_context(_spilled(scratch, layout.n_keys)) if likeness else None
-        for batch in read_part(part):
-            found = signatures_from(_rows(batch, gone, among=False))
-            texts.write(_texts_table(found))
-            if entries and likeness:
-                entries.write(_entries_table(entries_of(found, likeness)))
-    return Spilled(texts.uri, entries.uri if entries else None)
+    texts = _partitioned(map(_texts_batch, _left(part, gone, _TEXT_COLUMNS)), layout.n_texts, scratch)
+    if likeness is None:
+        return Spilled(texts, None)
+    entries = (_entries_batch(entries_of(found, likeness)) for found in _left(part, gone, SIGNATURES.names))
+    return Spilled(texts, _partitioned(entries, layout.n_keys, scratch))
+
+
+def _left(part: Part, gone: I64, columns: Sequence[str]) -> Iterator[Signatures]:
+    for batch in read_part(part, columns):
+        yield signatures_from(_rows(batch, gone, among=False))
 
 
 def candidates_of_file(part: Part, ids: I64, scratch: str) -> str | None:
@@ -161,9 +162,9 @@ def _dropped_ids(uri: str) -> I64:
 # --- a partition ---------------------------------------------------------------------------------------------------------------
 
 
-def pairs_of_partition(partition: int, uris: Sequence[str | None], likeness: Likeness) -> I64:
+def pairs_of_partition(partition: int, n_partitions: int, uris: Sequence[str | None], likeness: Likeness) -> I64:
     """The candidate pairs among all files' entries of one partition."""
-    table = _gathered(partition, uris)
+    table = _gathered(partition, n_partitions, uris)
     return candidate_pairs(_entries_from(table), likeness) if table is not None else np.zeros((0, 2), np.int64)
 
 
@@ -179,9 +180,11 @@ def _signatures(uris: Sequence[str], span: tuple[int, int]) -> Signatures:
     return signatures_from(table.to_batches()[0] if table.num_rows else pa.RecordBatch.from_pylist([], SIGNATURES))
 
 
-def decide_partition(partition: int, uris: Sequence[str | None], near: Followers, bound: float, scratch: str) -> str:
+def decide_partition(
+    partition: int, n_partitions: int, uris: Sequence[str | None], near: Followers, bound: float, scratch: str
+) -> str:
     """Spill the verdicts on the records of a range of text hashes."""
-    table = _gathered(partition, uris)
+    table = _gathered(partition, n_partitions, uris)
     if table is None:
         return spill(scratch, duplicate_verdicts(_NO_IDS, np.zeros((0, 2), np.uint64), near, bound))
     hashes = np.stack([np.asarray(table.column(name)) for name in ("text", "text_2")], axis=1)
@@ -191,13 +194,13 @@ def decide_partition(partition: int, uris: Sequence[str | None], near: Followers
 # --- spilled by partition ------------------------------------------------------------------------------------------------------
 
 
-def _texts_table(found: Signatures) -> pa.Table:
-    return pa.table({"text": found.text_hashes[:, 0], "text_2": found.text_hashes[:, 1], "row_id": found.row_ids})
+def _texts_batch(found: Signatures) -> pa.RecordBatch:
+    return pa.record_batch({"text": found.text_hashes[:, 0], "text_2": found.text_hashes[:, 1], "row_id": found.row_ids})
 
 
-def _entries_table(entries: Entries) -> pa.Table:
+def _entries_batch(entries: Entries) -> pa.RecordBatch:
     columns = {"key": entries.keys, "row_id": entries.row_ids, "n_words": entries.n_words, "text": entries.texts}
-    return pa.table({**columns, **{f"bits_{k}": entries.bits[:, k] for k in range(entries.bits.shape[1])}})
+    return pa.record_batch({**columns, **{f"bits_{k}": entries.bits[:, k] for k in range(entries.bits.shape[1])}})
 
 
 def _entries_from(table: pa.Table) -> Entries:
@@ -205,38 +208,23 @@ def _entries_from(table: pa.Table) -> Entries:
     return Entries(keys, row_ids, n_words, texts, np.stack(bits, axis=1))
 
 
-class _Partitions:
-    """An Arrow file of rows by ranges of their first column: of each table that is written, a record batch for each range."""
-
-    def __init__(self, uri: str, sink: Any, n: int) -> None:
-        self.uri = uri
-        self._sink = sink
-        self._n = n
-        self._writer: pa.ipc.RecordBatchFileWriter | None = None
-
-    def write(self, table: pa.Table) -> None:
-        where = ((np.asarray(table.column(0)) >> np.uint64(32)) * np.uint64(self._n)) >> np.uint64(32)
-        batch = table.take(pa.array(np.argsort(where, kind="stable"))).combine_chunks()
-        ends = np.cumsum(np.bincount(where.astype(np.int64), minlength=self._n))
-        self._writer = self._writer or pa.ipc.new_file(self._sink, table.schema)
-        for begin, end in pairwise([0, *ends]):
-            self._writer.write_batch(pa.RecordBatch.from_struct_array(batch.slice(begin, end - begin).to_struct_array().combine_chunks()))
-
-    def close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-
-
-@contextmanager
-def _spilled(scratch: str, n_partitions: int) -> Iterator[_Partitions]:
-    """A file of scratch to write rows to; one without rows stays empty."""
+def _partitioned(batches: Iterator[pa.RecordBatch], n_partitions: int, scratch: str) -> str | None:
+    """Write batches as an Arrow file that holds of each of them one batch for each partition: equal ranges of the upper 32 bits
+    of the first column. None if there is no batch."""
+    first = next(batches, None)
+    if first is None:
+        return None
     uri = f"{scratch.rstrip('/')}/{uuid.uuid4().hex}.arrow"
     fs, path = filesystem(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-    with fs.open(path, "wb") as sink:
-        found = _Partitions(uri, sink, n_partitions)
-        yield found
-        found.close()
+    with fs.open(path, "wb") as sink, pa.ipc.new_file(sink, first.schema) as writer:
+        for batch in chain([first], batches):
+            partition = ((np.asarray(batch.column(0)) >> np.uint64(32)) * np.uint64(n_partitions)) >> np.uint64(32)
+            ordered = batch.take(pa.array(np.argsort(partition, kind="stable"))) if n_partitions > 1 else batch
+            ends = np.cumsum(np.bincount(partition.astype(np.int64), minlength=n_partitions)).tolist()
+            for begin, end in pairwise([0, *ends]):
+                writer.write_batch(ordered.slice(begin, end - begin))
+    return uri
 
 
 def _gathered(partition: int, n_partitions: int, uris: Sequence[str | None]) -> pa.Table | None:
@@ -247,7 +235,5 @@ def _gathered(partition: int, n_partitions: int, uris: Sequence[str | None]) -> 
 
 def _batches(uri: str, partition: int, n_partitions: int) -> list[pa.RecordBatch]:
     fs, path = filesystem(uri)
-    if not fs.size(path):
-        return []
     with fs.open(path, "rb") as file, pa.ipc.open_file(file) as reader:
         return [reader.get_batch(k) for k in range(partition, reader.num_record_batches, n_partitions)]

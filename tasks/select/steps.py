@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -16,7 +15,7 @@ from infra.select_settings import DecontaminateSettings, NearDuplicateSettings
 from tasks.kernels.signals import SIGNALS, signals_of
 from tasks.kernels.spans import Grams, gram_set, joined_grams
 from tasks.select.contamination import Evaluation, contaminated, contamination_table, evaluation_of
-from tasks.select.decide import Rules, Span, dropped
+from tasks.select.decide import Rules, Span, dropped, n_records
 from tasks.select.duplicates import signature_table
 from tasks.select.duplicates_frames import duplicates
 from tasks.select.frames import filter_file
@@ -26,7 +25,7 @@ from tasks.select.plan import Plan, Source
 SIGNAL_COLUMNS = pa.schema([("row_id", pa.int64()), *((name, pa.float32()) for name in SIGNALS)])
 
 
-def local_verdicts(lake: Lake, workers: Workers, plan: Plan, scratch: str) -> list[str]:
+def local_verdicts(lake: Lake, workers: Workers, plan: Plan, rules: Rules, spans: Sequence[Span], scratch: str) -> list[str]:
     """The verdicts of filters and decontamination."""
     found = list[str]()
     if plan.select.filters:
@@ -34,18 +33,19 @@ def local_verdicts(lake: Lake, workers: Workers, plan: Plan, scratch: str) -> li
         parts = parts_by_source(lake, plan, snapshot)
         found += workers.map(filter_file, parts, plan.select.filters, scratch)
     if plan.select.decontaminate is not None:
-        found.append(spill(scratch, contamination(lake, workers, plan, plan.select.decontaminate)))
+        found.append(spill(scratch, contamination(lake, workers, plan, rules, spans, plan.select.decontaminate)))
     return found
 
 
-def contamination(lake: Lake, workers: Workers, plan: Plan, asked: DecontaminateSettings) -> pa.Table:
+def contamination(
+    lake: Lake, workers: Workers, plan: Plan, rules: Rules, spans: Sequence[Span], asked: DecontaminateSettings
+) -> pa.Table:
     """The verdicts on records that share text with evaluation tables."""
     evaluation = _evaluation(workers, plan, asked)
-    params = {"n": asked.n, "tables": evaluation.tables, "grams": hashlib.sha256(evaluation.grams.hashes.tobytes()).hexdigest()}
-    measure = Measure("contamination", CONTAMINATION, contamination_table, evaluation, params)
+    measure = Measure("contamination", CONTAMINATION, contamination_table, evaluation, {"evaluation": evaluation.digest})
     snapshot, _ = measured(lake, workers, plan, measure)
     hits = gathered(parts_by_source(lake, plan, snapshot), CONTAMINATION)
-    return contaminated(hits, sum(source.part.file.n_rows for source in plan.pool), asked)
+    return contaminated(hits, sum(workers.map(n_records, spans, rules)), asked)
 
 
 def duplicate_verdicts(

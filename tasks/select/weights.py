@@ -75,6 +75,21 @@ def effective_sample_size(weights: F64, *, temperature: float) -> float:
     return float(w.sum() ** 2 / (w**2).sum())
 
 
+def inclusion(weights: F64, threshold: float, *, temperature: float) -> F64:
+    """How likely the key of each is above a threshold, over all noise: 1 - exp(-exp(log weight / temperature - threshold))."""
+    return -np.expm1(-np.exp(np.minimum(weights[~np.isnan(weights)] / temperature - threshold, 700.0)))
+
+
+def n_drawn_on(chances: F64) -> float:
+    """(Σπ)² / Σπ² of inclusion probabilities π: of how many documents a selection is drawn. As many as it keeps, where nothing is
+    left to the noise; all of them, where all is.
+
+    What it keeps over this is the share of it that a selection with other noise keeps as well.
+    """
+    total = float((chances**2).sum())
+    return float(chances.sum()) ** 2 / total if total else 0.0
+
+
 def length_correlation(weights: F64, n_tokens: I64) -> float:
     """Pearson correlation of log weight and number of tokens; 0 where either is constant."""
     known = ~np.isnan(weights)

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import SGDClassifier
 
 from infra.ids import F64, I64, keyed_bits, keyed_gumbel
 from tasks.kernels.ngrams import count_ngrams, count_tokens, score_ngrams
@@ -190,14 +190,17 @@ def accuracies(data: Path, rules: dict[str, Rule], fraction: float = FRACTION) -
         n_tokens = count_tokens(halves.pool.texts)
         for name, rule in rules.items():
             which = chosen(rule(halves), halves.pool, n_tokens, fraction)
-            found[name].append(_accuracy(halves.pool.take(which).texts, labels[~own][which], halves.judge.texts, labels[judged]))
+            found[name].append(
+                _accuracy(halves.pool.take(which).texts, labels[~own][which], halves.judge.texts, labels[judged], seed)
+            )
     return found
 
 
-def _accuracy(texts: pa.Array, labels: np.ndarray, judge: pa.Array, answers: np.ndarray) -> float:
-    """Of a linear classifier of hashed words, trained on texts and their labels, tested on others."""
-    words = HashingVectorizer(n_features=1 << 16, alternate_sign=False, norm="l2")
-    model = LogisticRegression(C=30.0, max_iter=200).fit(words.transform(texts.to_pylist()), labels)
+def _accuracy(texts: pa.Array, labels: np.ndarray, judge: pa.Array, answers: np.ndarray, seed: int) -> float:
+    """Of a logistic regression on hashed words, trained on texts and their labels, tested on others."""
+    words = HashingVectorizer(n_features=1 << 15, alternate_sign=False)
+    model = SGDClassifier(loss="log_loss", alpha=1e-5, max_iter=20, tol=None, random_state=seed)
+    model.fit(words.transform(texts.to_pylist()), labels)
     return float((model.predict(words.transform(judge.to_pylist())) == answers).mean())
 
 

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_lake import SECRET, bits
+from small_lake import SECRET, bits, restore
 
 from flows.curate import curate
 from flows.forget import Forgotten, forget, request, rounds
@@ -95,10 +96,13 @@ def project(folder: Path, *, without: str = "") -> Path:
 
 
 def build(config: Path) -> Path:
-    curate(["quality"], str(config))
+    """Curate and train everything; what waits for a model says so first."""
+    with pytest.raises(NotTrained, match=r"'corpus'.*'quality'.*Run: lethe train quality"):
+        curate(None, str(config))
+    assert Lake.open(load_settings(config)).tables("training_set") == ["training_set/quality"]
     train(["quality"], str(config))
-    curate(None, str(config))
-    train(None, str(config))
+    curate(["corpus"], str(config))
+    train(["topic"], str(config))
     return config
 
 
@@ -121,28 +125,33 @@ def forgotten(config: Path, subject: str) -> Forgotten:
     return result
 
 
-def test_the_chain_forgets_as_if_it_never_saw(tmp_path: Path) -> None:
-    config = project(tmp_path / "a")
-    with pytest.raises(NotTrained, match=r"'corpus'.*'quality'.*Run: lethe train quality"):
-        curate(None, str(config))
-    assert Lake.open(load_settings(config)).tables("training_set") == ["training_set/quality"]
-    before = state(build(config))
-    never = state(build(project(tmp_path / "b", without=PERSON)))
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A project that has met everybody, curated and trained, and a copy of it to go back to."""
+    root = tmp_path_factory.mktemp("scored")
+    config = build(project(root / "a"))
+    shutil.copytree(root / "a", root / "backup")
+    return config, root / "backup"
+
+
+def test_the_chain_forgets_as_if_it_never_saw(world: tuple[Path, Path], tmp_path: Path) -> None:
+    config, backup = world
+    restore(backup, config.parent)
+    before = state(config)
     result = forgotten(config, PERSON)
     after = state(config)
-    assert after == never
+    assert after == state(build(project(tmp_path / "b", without=PERSON)))
     assert before["tables"]["records/web"] == after["tables"]["records/web"]
     assert before["tables"]["model_scores/corpus"] != after["tables"]["model_scores/corpus"]
     assert [c.dataset for c in result.redone.datasets] == ["quality", "corpus"]
     assert [m.model for m in result.redone.models] == ["quality", "topic"]
     assert [r["model"] for r in result.redone.revoked][:1] == ["quality"]
-    again = curate(None, str(config))
-    assert all(c.prune.found and (c.select is None or c.select.found) for c in again)
 
 
-def test_what_rests_on_scores_of_a_model_that_is_gone_goes(tmp_path: Path) -> None:
+def test_what_rests_on_scores_of_a_model_that_is_gone_goes(world: tuple[Path, Path]) -> None:
     """lethe.toml has neither the dataset nor its model any more: the scores know rows of another table."""
-    config = build(project(tmp_path / "a"))
+    config, backup = world
+    restore(backup, config.parent)
     head, _, _ = CONFIG.partition("[datasets.corpus]")
     models = CONFIG[CONFIG.index("[models.quality]") : CONFIG.index("[models.topic]")]
     config.write_text(head + models, encoding="utf-8")

@@ -13,10 +13,12 @@ from tasks.select.budget import EVERYTHING, cut_at, is_kept, n_to_keep
 from tasks.select.weights import (
     SCALE,
     effective_sample_size,
+    inclusion,
     keys_of,
     length_correlation,
     log_ratios,
     log_weights,
+    n_drawn_on,
     target_keys,
 )
 
@@ -108,3 +110,20 @@ def test_effective_sample_size_and_length_correlation() -> None:
     assert effective_sample_size(np.array([math.nan]), temperature=1.0) == 0
     assert length_correlation(np.array([1.0, 2.0, 3.0]), np.array([3, 2, 1])) == pytest.approx(-1)
     assert length_correlation(np.array([1.0, 1.0]), np.array([3, 2])) == 0
+
+
+def test_inclusion_is_how_often_seeds_keep_a_document_and_tells_how_far_they_agree() -> None:
+    rng = np.random.default_rng(2)
+    ids, weights = np.arange(3_000), np.append(rng.normal(size=2_999), np.nan)
+    keys = [keys_of(weights, ids, temperature=0.5, seed=seed) for seed in range(40)]
+    cut = cut_at(keys[0], ids, 0.2)
+    kept = np.stack([is_kept(one, ids, cut) for one in keys])
+    chances = inclusion(weights, cut.key, temperature=0.5)
+    assert len(chances) == 2_999
+    assert np.abs(kept[:, :-1].mean(axis=0) - chances).mean() < 0.04
+    again = (kept[0] & kept[1:]).sum(axis=1).mean() / kept[0].sum()
+    assert chances.sum() / n_drawn_on(chances) == pytest.approx(again, abs=0.02)
+    assert n_drawn_on(np.array([1.0, 1.0, 0.0])) == pytest.approx(2)
+    assert n_drawn_on(np.full(50, 0.1)) == pytest.approx(50)
+    assert n_drawn_on(inclusion(np.array([1e9, -1e9]), 0.0, temperature=0.1)) == 1
+    assert n_drawn_on(np.zeros(0)) == 0
