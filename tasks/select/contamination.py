@@ -199,9 +199,3 @@ def _cuts(spans: Spans, row_ids: I64) -> tuple[list[list[int]], Mask]:
     places = np.searchsorted(ordered.row_ids[firsts], row_ids)
     flat = [pair.ravel().tolist() for pair in np.split(pairs, places[1:])]
     return flat, np.add.reduceat(n_words, places) >= ordered.of_words[firsts][places]
-
-
-def shown(text: str, cuts: Sequence[int]) -> list[str]:
-    """The spans of a text at flat byte offsets, for a person to read; they are never logged."""
-    raw = text.encode()
-    return [raw[begin:end].decode(errors="replace") for begin, end in zip(cuts[::2], cuts[1::2], strict=True)]

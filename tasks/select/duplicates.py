@@ -30,7 +30,7 @@ from tasks.select.weights import Mask
 
 _DEVIATIONS = 4.0  # how far an estimate may fall short of the similarity that is asked for, in standard errors
 _FOUND = 0.98  # of the pairs that are just similar enough, the share that has a band in common
-_ROUNDS = 8  # how often followers' other neighbours are looked at again
+_ROUNDS = 4  # how often followers' other neighbours are looked at again
 
 
 class LastCopyLost(LetheError):
@@ -288,14 +288,6 @@ def further_pairs(graph: Graph, at_round: int) -> I64:
     return distinct_pairs(np.sort(graph.row_ids[places], axis=1))
 
 
-def new_pairs(pairs: I64, seen: I64) -> I64:
-    """The pairs that are not among those seen; both as `distinct_pairs`."""
-    both = np.concatenate([seen, pairs])
-    order = np.lexsort((np.repeat([0, 1], [len(seen), len(pairs)]), both[:, 1], both[:, 0]))
-    is_new = _begins(both[order, 0], both[order, 1]) & (order >= len(seen))
-    return both[order[is_new]]
-
-
 def followers_of(graph: Graph, likeness: Likeness) -> Followers:
     """Those that go, for whom."""
     led = np.flatnonzero(graph.is_led)
@@ -305,14 +297,29 @@ def followers_of(graph: Graph, likeness: Likeness) -> Followers:
 
 def near_duplicates(pairs: I64, likeness: Likeness, confirmed: Callable[[I64], Links]) -> Followers:
     """Who goes for whom, of candidate pairs (as `distinct_pairs`) and a function that keeps those that signatures confirm."""
-    links, seen = confirmed(pairs), pairs
+    ids = np.unique(pairs)
+    links, seen = confirmed(pairs), _numbered(pairs, ids)
+    graph = graph_of(links)
     for at_round in range(_ROUNDS):
-        graph = graph_of(links)
-        more = new_pairs(further_pairs(graph, at_round), seen)
+        more = further_pairs(graph, at_round)
+        more = more[~_is_in(_numbered(more, ids), seen)]
         if not len(more):
             break
-        links, seen = joined_links([links, confirmed(more)]), distinct_pairs(np.concatenate([seen, more]))
-    return followers_of(graph_of(links), likeness)
+        links, seen = joined_links([links, confirmed(more)]), np.sort(np.concatenate([seen, _numbered(more, ids)]))
+        graph = graph_of(links)
+    return followers_of(graph, likeness)
+
+
+def _numbered(pairs: I64, ids: I64) -> I64:
+    """A number for each pair of `ids`, in the order of `distinct_pairs`."""
+    places = np.searchsorted(ids, pairs)
+    return places[:, 0] * len(ids) + places[:, 1]
+
+
+def _is_in(values: I64, known: I64) -> Mask:
+    """Which values are among the known ones, which are sorted; cheaper than NumPy's where the values are few."""
+    at = np.searchsorted(known, values)
+    return known[np.minimum(at, len(known) - 1)] == values if len(known) else np.zeros(len(values), np.bool_)
 
 
 # --- verdicts ------------------------------------------------------------------------------------------------------------------
@@ -327,17 +334,15 @@ def duplicate_verdicts(row_ids: I64, text_hashes: U64, near: Followers, bound: f
     """
     order = np.lexsort((row_ids, text_hashes[:, 1], text_hashes[:, 0]))
     row_ids, text_hashes = row_ids[order], text_hashes[order]
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = (text_hashes[1:] != text_hashes[:-1]).any(axis=1)
+    is_first = _begins(text_hashes[:, 0], text_hashes[:, 1])
     group = np.cumsum(is_first) - 1
     stays = row_ids[is_first]
-    at = np.minimum(np.searchsorted(near.row_ids, stays), max(0, len(near.row_ids) - 1))
-    follows = near.row_ids[at] == stays if len(near.row_ids) else np.zeros(len(stays), np.bool_)
+    follows = _is_in(stays, near.row_ids)
+    at = np.searchsorted(near.row_ids, stays[follows])
     representative, value = stays.copy(), np.ones(len(stays))
-    representative[follows], value[follows] = near.leaders[at[follows]], near.values[at[follows]]
+    representative[follows], value[follows] = near.leaders[at], near.values[at]
     goes = row_ids != representative[group]
-    once = np.ones(len(order), np.bool_)
-    once[1:] = row_ids[1:] != row_ids[:-1]
+    once = _begins(row_ids)
     _assert_one_stays(group, goes, once, follows, near)
     which = goes & once
     reason = np.where(follows[group], NEAR_DUPLICATE, DUPLICATE)[which]

@@ -187,6 +187,16 @@ def test_a_template_of_a_thousand_records_keeps_one() -> None:
     assert len(rows) == 999 and {row["representative"] for row in rows} == {0}
 
 
+def test_a_large_template_follows_its_longest_record() -> None:
+    """Bands show the longest record to a part of the others only; the rest are compared with it because their centre follows it."""
+    rng = np.random.default_rng(4)
+    form = words(rng, 300)
+    texts = {i: " ".join([*form, *words(rng, 3)]) for i in range(400)} | {400: " ".join([*form, *words(rng, 80)])}
+    rows = duplicates_of(texts)
+    assert {row["row_id"]: row["representative"] for row in rows} == slow(texts)
+    assert len(rows) > 300 and {row["representative"] for row in rows} >= {400}
+
+
 # --- an example, bad input -----------------------------------------------------------------------------------------------------
 
 
