@@ -5,6 +5,8 @@ Words are looked at eight bytes of flags at a time; only those that hold punctua
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -50,6 +52,7 @@ def _hash_each(data: U8, begins: I64, sizes: I64) -> U64:
     return hashes
 
 
+@cache
 def hashes_of(words: tuple[str, ...]) -> U64:
     """The hashes of words of at most 48 bytes."""
     texts = texts_of(pa.array(words))
@@ -252,6 +255,7 @@ def _contains(known: U64, hashed: np.uint64) -> bool:
     return False
 
 
+@cache
 def stop_table() -> U64:
     """The hashes of `STOP_WORD_LIST`, as `_contains` looks them up."""
     table = np.zeros(1024, np.uint64)

@@ -28,7 +28,7 @@ from tasks.kernels.tokens import I32, U32
 from tasks.select.verdicts import verdicts
 from tasks.select.weights import Mask
 
-_DEVIATIONS = 4.0  # how far an estimate may fall short of the similarity that is asked for, in standard errors
+_DEVIATIONS = 4.5  # how far an estimate may fall short of the similarity that is asked for, in standard errors
 _FOUND = 0.98  # of the pairs that are just similar enough, the share that has a band in common
 _ROUNDS = 4  # how often followers' other neighbours are looked at again
 
@@ -96,8 +96,8 @@ class Likeness:
     """What is asked of a pair: at least `n_equal` equal values of `n_permutations`, found by `n_bands` bands of `n_rows` values.
 
     An estimate of the similarity s from n values has the standard error sqrt(s (1 - s) / n), so that half of the pairs that are
-    just as similar as was asked fall short of it: `n_equal` lies four standard errors lower. That is also where bands without
-    such a check, as other tools have them, no longer find one pair in three (14 bands of 8 values: at a similarity of 0.66).
+    just as similar as was asked fall short of it: `n_equal` lies 4.5 standard errors lower. That is also where bands without
+    such a check, as other tools have them, find one pair in three (14 bands of 8 values: at a similarity of 0.65).
     The bands are as long as they may be to show 98 in 100 of the pairs that just reach `n_equal`.
     """
 

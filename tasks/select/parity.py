@@ -8,11 +8,8 @@ the package counts the head of each file alone, so that its weights depend on ho
 from __future__ import annotations
 
 import numpy as np
-import pyarrow as pa
 
-from infra.contracts import TOO_SHORT
 from infra.ids import F64, I64
-from tasks.select.verdicts import verdicts
 
 MIN_TOKENS = 100  # tokens of `tasks.kernels.tokens`, words and runs of punctuation; a document of exactly so many stays
 EPSILON = 1e-8
@@ -31,11 +28,3 @@ def parity_ratios(target_counts: I64, raw_counts: I64) -> F64:
     p = target_counts / target_counts.sum(axis=-1, keepdims=True)
     q = raw_counts / raw_counts.sum()
     return np.log(p + EPSILON) - np.log(q + EPSILON)
-
-
-def too_short(row_ids: I64, n_tokens: I64) -> pa.Table:
-    """Verdicts on the documents of fewer than `MIN_TOKENS` tokens: `value` their tokens, `bound` the least."""
-    short = n_tokens < MIN_TOKENS
-    values = n_tokens[short].astype(np.float64)
-    bounds = np.full(len(values), float(MIN_TOKENS))
-    return verdicts(row_ids[short], reason=TOO_SHORT, signal="n_tokens", value=values, bound=bounds)

@@ -152,7 +152,9 @@ def joined(rows: Rows, found: pa.Table, door: Door) -> Joined:
         below, above = rows.scores < door.least, rows.scores > door.most
     outside = (codes == CODES[KEPT]) & (below | above)
     codes[outside] = CODES[FILTERED]
-    return Joined(rows, codes, _told(verdicts, outside, rows.scores, np.where(below, door.least, door.most)))
+    verdicts = _told(verdicts, outside, "score", rows.scores, np.where(below, door.least, door.most))
+    short = codes == CODES[TOO_SHORT]
+    return Joined(rows, codes, _told(verdicts, short, "n_tokens", rows.n_tokens, np.full(len(short), door.min_tokens)))
 
 
 def _aligned(row_ids: I64, verdicts: pa.Table) -> pa.Table:
@@ -165,12 +167,16 @@ def _aligned(row_ids: I64, verdicts: pa.Table) -> pa.Table:
     return verdicts.take(pa.array(places, mask=ids[places] != row_ids))
 
 
-def _told(verdicts: pa.Table, which: Mask, scores: F64, bounds: F64) -> pa.Table:
-    """The verdicts, with those of a score outside its bounds."""
+def _told(verdicts: pa.Table, which: Mask, signal: str, values: F64 | I64, bounds: F64 | I64) -> pa.Table:
+    """The verdicts, with those of a number outside its bounds."""
     if not which.any():
         return verdicts
     mask = pa.array(which)
-    for name, said in (("signal", pa.scalar("score")), ("value", pa.array(scores)), ("bound", pa.array(bounds))):
+    for name, said in (
+        ("signal", pa.scalar(signal)),
+        ("value", pa.array(values, pa.float64())),
+        ("bound", pa.array(bounds, pa.float64())),
+    ):
         at = verdicts.schema.get_field_index(name)
         verdicts = verdicts.set_column(at, verdicts.schema.field(at), pc.if_else(mask, said, verdicts.column(at)))
     return verdicts

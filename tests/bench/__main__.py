@@ -35,13 +35,12 @@ _TEXTS = tuple(f"text/{name}.jsonl.gz" for name in ("newsgroups20", "medquad", "
 _NAMES = ("newsgroups20", "medquad", "dstc8_dialogue", "peps", "target_product_reviews", "target_sms_spam", "target_us_speeches")
 _ALL_TEXTS = tuple(f"text/{name}.jsonl.gz" for name in _NAMES)
 BENCHES = {
-    "select": Bench("bench_select:rows", "n-gram fit and weights against data-selection 1.0.3", _TEXTS),
-    "select-job": Bench("bench_select_job:rows", "selection from Parquet to Parquet against data-selection 1.0.3", _TEXTS),
+    "select": Bench("bench_select:rows", "selection against data-selection 1.0.3", _TEXTS),
+    "select-size": Bench("bench_select_job:size_rows", "selection by size of the pool", _TEXTS),
+    "select-workers": Bench("bench_select_job:workers_rows", "selection by two workers beside one", _TEXTS),
     "select-quality": Bench("bench_select_quality:rows", "held-out KL and accuracy: default, random, reference", _ALL_TEXTS),
     "signals": Bench("bench_signals:rows", "quality signals against datatrove's filters", _ALL_TEXTS),
-    "duplicates": Bench(
-        "bench_duplicates:rows", "near duplicates against rensa, daft, datatrove; exact ones against Polars", _ALL_TEXTS
-    ),
+    "duplicates": Bench("bench_duplicates:rows", "duplicates against rensa, daft, datatrove, Polars", _ALL_TEXTS),
     "contamination": Bench("bench_contamination:rows", "decontamination against a Python set of n-grams", _ALL_TEXTS),
     "dedup": Bench("bench_dedup:rows", "containment against DuckDB EXCEPT ALL", _PACKS),
     "dedup-made": Bench("bench_dedup:made_rows", "containment of made tables against DuckDB EXCEPT ALL"),

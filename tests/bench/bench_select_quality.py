@@ -5,7 +5,8 @@
 The pool is every third document of four domains, whole or in chunks of a hundred words; targets are three domains outside of it,
 and groups of posts, half of which are taken out of the pool. Pool and target are split in halves, three times: the weights are
 fitted on one half of each, the other half of the pool is selected from, and the other half of the target judges, in a hash space
-of its own. All rules select a tenth of the tokens. The rule of the reference, `data-selection` 1.0.3, is computed by the kernel
+of its own. All rules select a tenth of the tokens; so that all come as near to it, documents of more than a twentieth of that are
+not selected from. The rule of the reference, `data-selection` 1.0.3, is computed by the kernel
 that is bit-identical to it: sums of log ratios, Gumbel noise, documents of fewer than 100 tokens left out.
 
 The classifier tells the groups of a newsgroup domain apart. It is trained on posts out of all groups, selected towards unlabelled
@@ -27,6 +28,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.linear_model import SGDClassifier
 
 from infra.ids import F64, I64, keyed_bits, keyed_gumbel
+from infra.select_settings import SelectSettings
 from tasks.kernels.ngrams import count_ngrams, count_tokens, score_ngrams
 from tasks.kernels.parity import count_parity, score_parity
 from tasks.select.budget import Budget, Candidates, Mask, admitted, fit_cuts, totals_of
@@ -44,7 +46,7 @@ FRACTION = 0.1
 SPLITS = (0, 1, 2)
 WORDS = 100
 STRIDE = 3
-DEFAULTS = {"smoothing": 0.1, "normalize": True, "temperature": 0.1}
+LARGEST = 0.05
 
 
 @dataclass(frozen=True)
@@ -139,14 +141,18 @@ def by_chance(halves: Halves) -> F64:
     return keyed_gumbel(halves.pool.ids, "chance", halves.seed)
 
 
-RULES: dict[str, Rule] = {"lethe": ours(**DEFAULTS), "random": by_chance, "data-selection": reference}
+def rules_of(chosen: SelectSettings) -> dict[str, Rule]:
+    """Our rule by its settings, and those that it is compared with."""
+    own = ours(smoothing=chosen.smoothing, normalize=chosen.normalize, temperature=chosen.temperature)
+    return {"lethe": own, "random": by_chance, "data-selection": reference}
 
 
-def chosen(keys: F64, pool: Texts, n_tokens: I64, fraction: float = FRACTION) -> Mask:
+def chosen(keys: F64, pool: Texts, n_tokens: I64) -> Mask:
     """Which documents a share of the tokens admits by their keys."""
-    rows = Candidates.of(pool.ids, np.where(n_tokens > 0, keys, np.nan), n_tokens)
-    asked = min(int(fraction * n_tokens.sum()), int(n_tokens[~np.isnan(keys)].sum()))
-    return admitted(rows, fit_cuts(rows, totals_of(rows), Budget(n_tokens=asked)))[0]
+    budget = int(FRACTION * n_tokens.sum())
+    fit = (n_tokens > 0) & (n_tokens <= LARGEST * budget)
+    rows = Candidates.of(pool.ids, np.where(fit, keys, np.nan), n_tokens)
+    return admitted(rows, fit_cuts(rows, totals_of(rows), Budget(n_tokens=budget)))[0]
 
 
 # --- held-out divergence -------------------------------------------------------------------------------------------------------
@@ -177,7 +183,7 @@ def compared(data: Path, stride: int, rules: dict[str, Rule], n_words: int | Non
 # --- a classifier --------------------------------------------------------------------------------------------------------------
 
 
-def accuracies(data: Path, rules: dict[str, Rule], fraction: float = FRACTION) -> dict[str, list[float]]:
+def accuracies(data: Path, rules: dict[str, Rule]) -> dict[str, list[float]]:
     """Accuracy of telling the domain's groups apart, by rule, one a seed."""
     rows = documents(data, "newsgroups20", 1)
     labels = np.array([label for label, _ in rows])
@@ -189,7 +195,7 @@ def accuracies(data: Path, rules: dict[str, Rule], fraction: float = FRACTION) -
         halves = Halves(texts.take(~own), texts.take(own & ~judged), texts.take(~own), texts.take(judged), seed)
         n_tokens = count_tokens(halves.pool.texts)
         for name, rule in rules.items():
-            which = chosen(rule(halves), halves.pool, n_tokens, fraction)
+            which = chosen(rule(halves), halves.pool, n_tokens)
             found[name].append(
                 _accuracy(halves.pool.take(which).texts, labels[~own][which], halves.judge.texts, labels[judged], seed)
             )
@@ -212,10 +218,10 @@ def said(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
 
 
-def rows(options: Options, *, stride: int = STRIDE) -> list[Row]:
-    found = list[Row]()
+def rows(options: Options, *, stride: int = STRIDE, settings: SelectSettings | None = None) -> list[Row]:
+    found, rules = list[Row](), rules_of(settings or SelectSettings())
     for shape, n_words in (("chunks of 100 words", WORDS), ("whole documents", None)):
-        for target, each in compared(options.data, stride, RULES, n_words).items():
+        for target, each in compared(options.data, stride, rules, n_words).items():
             best = max(np.mean(each["random"]), np.mean(each["data-selection"]))
             found.append(
                 Row(
@@ -227,7 +233,7 @@ def rows(options: Options, *, stride: int = STRIDE) -> list[Row]:
                     verdict(bool(np.mean(each["lethe"]) > best)),
                 )
             )
-    each = accuracies(options.data, RULES)
+    each = accuracies(options.data, rules)
     found.append(
         Row(
             "accuracy on the target domain, classifier of posts",

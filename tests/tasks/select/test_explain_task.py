@@ -56,7 +56,7 @@ def test_the_ngrams_that_moved_a_weight_are_those_of_a_plain_count(house: Any) -
     pool, target = [*texts(60, CATS, 1), *texts(90, CARS, 2)], texts(40, CATS, 3)
     result = fill(house, pool, target)
     settings, made = house.settings(**OPTIONS), house.decisions(result)
-    by_id = dict(zip(house.ids(house.lake.snapshot("records/notes")), pool, strict=True))
+    by_id = {row["row_id"]: row["text"] for row in house.lake.read(house.lake.snapshot("records/notes")).to_pylist()}
     for row_id in (max(made, key=lambda i: made[i]["log_weight"]), min(made, key=lambda i: made[i]["log_weight"])):
         found = why(settings, "d", row_id, n_most=5)
         expected = contributions(by_id[row_id], pool, target)

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.contracts import TOO_SHORT
-from tasks.select.parity import MIN_TOKENS, parity_ratios, too_short
-from tasks.select.verdicts import VERDICT
+from tasks.select.parity import parity_ratios
 
 counts = st.lists(st.integers(0, 2**40), min_size=4, max_size=4).filter(any).map(np.array)
 
@@ -47,14 +45,3 @@ def test_nothing_to_fit_on() -> None:
         parity_ratios(np.ones(3, np.int64), np.zeros(3, np.int64))
     with pytest.raises(ValueError, match="target has no n-gram"):
         parity_ratios(np.array([[1, 0], [0, 0]]), np.ones(2, np.int64))
-
-
-def test_a_document_of_99_tokens_is_too_short_and_says_so() -> None:
-    n_tokens = np.array([100, 99, 0, 5_000])
-    table = too_short(np.array([4, 3, 2, 1]), n_tokens)
-    assert table.schema == VERDICT
-    assert table.select(["row_id", "reason", "signal", "value", "bound"]).to_pylist() == [
-        {"row_id": 3, "reason": TOO_SHORT, "signal": "n_tokens", "value": 99.0, "bound": MIN_TOKENS},
-        {"row_id": 2, "reason": TOO_SHORT, "signal": "n_tokens", "value": 0.0, "bound": MIN_TOKENS},
-    ]
-    assert too_short(np.zeros(0, np.int64), np.zeros(0, np.int64)).num_rows == 0

@@ -245,6 +245,8 @@ def test_the_reference_drops_short_documents(house: Any) -> None:
     made = by_author(house, pool, result)
     assert Counter(d["reason"] for d in made.values()) == {"too_short": 20, "kept": 10, "below_threshold": 10}
     assert all((d["reason"] == "too_short") == (len(body.split()) < 100) for body, d in made.items())
+    short = next(d for d in made.values() if d["reason"] == "too_short")
+    assert (short["signal"], short["value"], short["bound"]) == ("n_tokens", 99.0, 100.0)
 
 
 # --- safety --------------------------------------------------------------------------------------------------------------------
