@@ -8,9 +8,9 @@ What the signals are made of:
 - *lines* are what line feeds separate, without white space at their ends, where anything is left of them;
 - *content* is the words with a space between.
 
-A signal is a function of its document alone: integers, divided once (means over lines and the entropy: sums of float64 in the order
-of the text), as float32 (a count above 2^24 is rounded). A share of nothing is NULL, a count is not: of a NULL or empty document
-those of `NEVER_NULL` are 0 and all others NULL.
+A signal is a function of its document alone: integers, divided once (means over lines and the entropy: sums of float64 in the
+order of the text), as float32 (a count above 2^24 is rounded). A share of nothing is NULL, a count is not: of a NULL or empty
+document those of `NEVER_NULL` are 0 and all others NULL.
 
 It differs from RedPajama-V2 in this: words are not decomposed (NFD); lower case is taken a code point at a time (Σ is always σ);
 "lorem ipsum" is looked for as two words; the stop words are a short English list (`STOP_WORD_LIST`); signals of lines are one

@@ -18,9 +18,9 @@ from infra.lineage import stage_key
 from infra.subjects import roots, row_places
 from tasks.kernels.ngrams import count_ngrams
 from tasks.kernels.parity import count_parity
+from tasks.select.budget import Mask
 from tasks.select.kl import is_odd
 from tasks.select.plan import EmptyTarget, Plan, Source
-from tasks.select.weights import Mask
 
 Name = tuple[str, str]
 

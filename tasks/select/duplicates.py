@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -24,13 +24,14 @@ from infra.ids import F64, I64, U64
 from infra.select_settings import NearDuplicateSettings
 from tasks.kernels.minhash import signatures_of
 from tasks.kernels.minhash_pairs import band_keys, bucket_pairs, components, leaders, may_recur, n_equal, sign_bits
-from tasks.kernels.tokens import I32, U32
+from tasks.kernels.tokens import GOLDEN, I32, U32
 from tasks.select.verdicts import verdicts
 from tasks.select.weights import Mask
 
 _DEVIATIONS = 4.5  # how far an estimate may fall short of the similarity that is asked for, in standard errors
+_LEAST = 0.8  # of the similarity that is asked for: what no estimate may fall short of, however few values it is from
 _FOUND = 0.98  # of the pairs that are just similar enough, the share that has a band in common
-_ROUNDS = 4  # how often followers' other neighbours are looked at again
+_ROUNDS = 2  # how often followers' other neighbours are looked at again
 
 
 class LastCopyLost(LetheError):
@@ -98,7 +99,7 @@ class Likeness:
     An estimate of the similarity s from n values has the standard error sqrt(s (1 - s) / n), so that half of the pairs that are
     just as similar as was asked fall short of it: `n_equal` lies 4.5 standard errors lower. That is also where bands without
     such a check, as other tools have them, find one pair in three (14 bands of 8 values: at a similarity of 0.65).
-    The bands are as long as they may be to show 98 in 100 of the pairs that just reach `n_equal`.
+    Where values are few, it lies at 0.8 of what was asked. The bands are as long as they may be to show 98 in 100 of the pairs that just reach `n_equal`.
     """
 
     n_permutations: int
@@ -121,7 +122,7 @@ class Likeness:
 def likeness_of(asked: NearDuplicateSettings) -> Likeness:
     """What `asked` comes to."""
     n, s = asked.n_permutations, asked.jaccard
-    least = max(1, math.ceil(round(n * s - _DEVIATIONS * math.sqrt(n * s * (1 - s)), 9)))
+    least = math.ceil(round(max(n * s - _DEVIATIONS * math.sqrt(n * s * (1 - s)), _LEAST * n * s), 9))
     bound = least / n
     n_rows = next((r for r in range(n, 0, -1) if 1 - (1 - bound**r) ** (n // r) >= _FOUND), 1)
     enough = math.ceil(math.log(1 - _FOUND) / math.log1p(-(bound**n_rows))) if bound < 1 else 1
@@ -139,7 +140,7 @@ class Entries:
     texts: U64
     bits: U64
 
-    def take(self, which: npt.NDArray[np.int64]) -> Entries:
+    def take(self, which: I64) -> Entries:
         return Entries(self.keys[which], self.row_ids[which], self.n_words[which], self.texts[which], self.bits[which])
 
 
@@ -157,6 +158,7 @@ def candidate_pairs(entries: Entries, likeness: Likeness) -> I64:
     Of records with the same text the one with the least row id stands for all.
     """
     entries = _one_a_text(entries.take(np.flatnonzero(may_recur(entries.keys))))
+    entries = entries.take(np.flatnonzero(may_recur(entries.keys)))
     entries = entries.take(np.lexsort((entries.row_ids, -entries.n_words, entries.keys)))
     buckets = np.flatnonzero(_begins(entries.keys, end=True))
     a, b = bucket_pairs(buckets, entries.bits, likeness.most_differing)
@@ -164,8 +166,13 @@ def candidate_pairs(entries: Entries, likeness: Likeness) -> I64:
 
 
 def _one_a_text(entries: Entries) -> Entries:
-    order = np.lexsort((entries.row_ids, entries.texts, entries.keys))
-    return entries.take(order[_begins(entries.keys[order], entries.texts[order])])
+    """One entry for each key and text, of the least row id."""
+    names = entries.keys ^ (entries.texts * GOLDEN)
+    order = np.argsort(names)
+    first = np.flatnonzero(_begins(names[order]))
+    if not len(first):
+        return entries
+    return replace(entries.take(order[first]), row_ids=np.minimum.reduceat(entries.row_ids[order], first))
 
 
 def _begins(*columns: npt.NDArray[np.generic], end: bool = False) -> Mask:

@@ -1,7 +1,7 @@
 """Duplicates of a table: what workers do with a file's signatures, a range of keys, or a range of row ids. They may run twice.
 
-The driver holds pairs of near duplicates, never records; a worker holds one file's entries or one partition of all. Of every
-record its text hash and its bands' keys are spilled once, in partitions by key; signatures are read again for candidates only.
+The driver holds pairs of near duplicates, never records; a worker holds a batch of a file's entries, or one partition of all. Of
+every record its text hash and its bands' keys are spilled once, in partitions by key; signatures are read again for candidates.
 """
 
 from __future__ import annotations

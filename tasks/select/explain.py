@@ -7,6 +7,7 @@ holds text and is for a person's eyes only; no repr shows it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,8 @@ from tasks.kernels.ngrams import token_buckets
 
 _TOKEN = re.compile(r"\w+|[^\w\s]+")
 _EXCERPT = 2_000
+_WIDTH = 64
+_Moved = tuple[float, str, int]
 _WHY = {
     FILTERED: "its {signal} is {value}, and the bound is {bound}",
     TOO_SHORT: "its {signal} is {value}, and the least is {bound}",
@@ -121,15 +124,34 @@ def weighed(text: str, ratios: Ratios, *, n_most: int = 10) -> Weighed:
     buckets = _buckets(text, ratios)
     n_tokens = (len(buckets) + 1) // 2
     scale = n_tokens if ratios.normalize else 1
-    moved = [(gram, n, n * float(ratios.nats[bucket]) / scale) for (gram, bucket), n in _counted(text, buckets).items()]
-    up = sorted((one for one in moved if one[2] > 0), key=lambda one: (-one[2], one[0]))[:n_most]
-    down = sorted((one for one in moved if one[2] < 0), key=lambda one: (one[2], one[0]))[:n_most]
     total = float(ratios.nats[buckets].sum()) / scale if n_tokens else None
-    return Weighed(ratios.target, total, n_tokens, tuple(Gram(*one) for one in up), tuple(Gram(*one) for one in down))
+    up, down = (_strongest(text, buckets, sign * ratios.nats, n_most) for sign in (1, -1))
+    return Weighed(ratios.target, total, n_tokens, _grams(up, scale), _grams(down, -scale))
 
 
-def _counted(text: str, buckets: np.ndarray) -> Counter[tuple[str, int]]:
-    return Counter(zip(ngrams(text), buckets.tolist(), strict=True))
+def _grams(found: list[_Moved], scale: int) -> tuple[Gram, ...]:
+    return tuple(Gram(gram, n, gain / scale) for gain, gram, n in found)
+
+
+def _strongest(text: str, buckets: np.ndarray, nats: F64, n_most: int) -> list[_Moved]:
+    """The n-grams of the largest gains, as (gain, n-gram, times).
+
+    Only n-grams in the buckets that gain most are counted, so that a text of many megabytes needs no table of all its n-grams: a
+    bucket gains at least what any n-gram in it does.
+    """
+    gains = np.bincount(buckets, minlength=len(nats)) * nats
+    order = np.argsort(-gains, kind="stable")
+    n_wide = _WIDTH * n_most
+    while True:
+        wide = np.zeros(len(nats), np.bool_)
+        wide[order[:n_wide]] = True
+        counted = Counter(itertools.compress(zip(ngrams(text), map(int, buckets), strict=True), wide[buckets]))
+        moved = [(n * float(nats[bucket]), gram, n) for (gram, bucket), n in counted.items() if nats[bucket] > 0]
+        found = sorted(moved, key=lambda one: (-one[0], one[1]))[:n_most]
+        beyond = float(gains[order[n_wide]]) if n_wide < len(order) else 0.0
+        if beyond <= 0 or (len(found) == n_most and found[-1][0] > beyond):
+            return found
+        n_wide *= 8
 
 
 def _buckets(text: str, ratios: Ratios) -> np.ndarray:

@@ -102,12 +102,12 @@ def why(settings: Settings, dataset: str, row_id: int, *, n_most: int = 10) -> W
         said(decision, threshold),
         table,
         n_copies,
-        text,
+        excerpt(text),
         _noise(decision, ground.chosen),
         threshold,
         weights,
         _shared(ground, decision, text),
-        found[decision.representative][2] if decision.representative in found else None,
+        excerpt(found[decision.representative][2]) if decision.representative in found else None,
         is_old=not _agrees(decision, weights),
     )
 

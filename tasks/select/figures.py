@@ -17,7 +17,7 @@ from tasks.select.plan import Plan
 from tasks.select.report_figures import Shape, as_summary, seed_overlap, shape
 from tasks.select.safety import Losses, check
 from tasks.select.scored import Rows
-from tasks.select.weights import effective_sample_size, length_correlation
+from tasks.select.weights import effective_sample_size, inclusion, length_correlation, n_drawn_on
 
 
 def losses_of(decided: Sequence[Decided]) -> Losses:
@@ -45,18 +45,24 @@ def warnings_of(plan: Plan, losses: Losses) -> list[str]:
 
 
 def sample_figures(rows: Rows, strata: np.ndarray, totals: Totals, rules: Rules, budget: Budget, cuts: Cuts) -> dict[str, Any]:
-    """What the sample's candidates say of the weights. `seed_overlap`: the share kept that another seed would keep as well."""
+    """What the sample's candidates say of the weights. `seed_overlap`: the share kept that another seed would keep as well;
+    `n_drawn_on`: of how many of the sample the kept ones are drawn, all targets together."""
     ours, other = (
         Candidates(rows.row_ids, keys_by(rows, rules, seed=seed), rows.n_tokens, strata) for seed in (None, rules.seed + 1)
     )
     kept, again = admitted(ours, cuts)[0], admitted(other, fit_cuts(other, totals, budget))[0]
     first = rows.weights[:, 0]
+    drawn_on = [
+        n_drawn_on(inclusion(rows.weights[:, r], -np.inf if threshold is None else threshold, temperature=rules.temperature))
+        for r, threshold in enumerate(cuts.thresholds)
+    ]
     thresholds = [threshold for threshold in cuts.thresholds if threshold is not None]
     return {
         "n_sample": len(rows.row_ids),
         "threshold": min(thresholds) if thresholds else None,
         "thresholds": dict(zip(rules.targets, cuts.thresholds, strict=True)),
         "effective_sample_size": effective_sample_size(first, temperature=rules.temperature),
+        "n_drawn_on": float(sum(drawn_on)),
         "length_correlation": length_correlation(first, rows.n_tokens),
         "seed_overlap": seed_overlap(kept, again),
         "floors_exceed_budget": cuts.exceeded,

@@ -21,8 +21,8 @@ from infra.contracts import (
     TOO_SHORT,
 )
 from infra.ids import F64, I64
+from tasks.select.budget import Mask
 from tasks.select.verdicts import CUT, first_verdicts
-from tasks.select.weights import Mask
 
 REASONS = (KEPT, BELOW_THRESHOLD, EMPTY_TEXT, TOO_SHORT, NO_SCORE, FILTERED, CONTAMINATED, DUPLICATE, NEAR_DUPLICATE)
 CODES = {reason: code for code, reason in enumerate(REASONS)}

@@ -19,7 +19,7 @@ import pyarrow.types as pt
 from infra.ids import F64
 from infra.select_settings import ScoreSettings
 from infra.settings import ConfigError
-from tasks.select.weights import n_to_keep
+from tasks.select.budget import n_to_keep
 
 # Quantiles on either side of the median, and how many standard deviations of a normal distribution lie between them.
 _SPREADS = ((0.75, 1.349), (0.95, 3.29), (1.0, 1.0))

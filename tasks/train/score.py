@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -99,8 +98,9 @@ def score_pool(settings: Settings, dataset: str, pool: tuple[Snapshot, ...], *, 
     params = _params(settings, dataset, model, wanted.values())
     code = code_digest(*_CODE)
     known = _known(lake, table, code, params)
-    fresh = [part for key, part in wanted.items() if key not in (known or {})]
-    gone = [file for key, file in (known or {}).items() if key not in wanted]
+    has = known or {}
+    fresh = [part for key, part in wanted.items() if key not in has]
+    gone = [file for key, file in has.items() if key not in wanted]
     if known is not None and not fresh and not gone:
         return lake.snapshot(table)
     with connect(scheduler) as workers:
@@ -199,9 +199,8 @@ def _scored(part: ScorePart, scorer: Scorer) -> Iterator[pa.RecordBatch]:
             yield pa.record_batch([batch.column("row_id"), pa.array(scores, from_pandas=True)], schema=MODEL_SCORES)
 
 
-@lru_cache(maxsize=1)
 def _models(scorer: Scorer) -> tuple[nn.Module, ...]:
-    """The constituent models on the CPU."""
+    """The constituent models on the CPU. Loaded for each file: no worker is left with a model that is revoked since."""
     found = list[nn.Module]()
     for name in scorer.checkpoints:
         checkpoint = load(scorer.store, name)

@@ -135,7 +135,10 @@ parts = (
     "Σας",
 )
 prose = st.lists(st.sampled_from(parts), max_size=60).map(" ".join)
-repeats = st.text("ab", max_size=40).map(" ".join)
+phrases = st.lists(st.sampled_from(("a", "bb", "ccc", "dddd")), min_size=1, max_size=8)
+repeats = st.lists(st.tuples(phrases, st.integers(1, 6)), max_size=5).map(
+    lambda parts: " ".join(" ".join(phrase * n) for phrase, n in parts)
+)
 columns = st.lists(st.none() | hostile | ascii_text | prose | repeats, max_size=5)
 
 
@@ -204,6 +207,15 @@ def test_an_example() -> None:
     assert row["lines_ending_with_terminal_punctution_mark"] == 1.0
     assert row["lines_start_with_bulletpoint"] == 0.5
     assert row["curly_bracket"] == pytest.approx(2 / len(text))
+
+
+def test_an_example_of_repeats() -> None:
+    """Three times the same six words: all but the first six lie in n-grams that were there before."""
+    row = signals_of(pa.array(["one two three four five six\n" * 3])).to_pylist()[0]
+    for n in range(5, 11):
+        assert row[f"frac_chars_dupe_{n}grams"] == pytest.approx(2 / 3)
+    assert row["frac_chars_top_2gram"] == pytest.approx(3 * len("threefour") / (3 * 22))
+    assert row["frac_chars_top_4gram"] == pytest.approx(3 * len("twothreefourfive") / (3 * 22))
 
 
 def test_nothing_has_counts_of_zero_and_no_shares() -> None:

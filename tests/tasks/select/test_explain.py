@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from infra.contracts import CONTAMINATION
 from tasks.kernels.ngrams import score_ngrams, token_buckets
 from tasks.kernels.parity import score_parity
+from tasks.select import explain
 from tasks.select.explain import Decision, Gram, Ratios, ngrams, said, shared_spans, weighed
 from tasks.select.weights import SCALE
 
@@ -51,6 +52,17 @@ def test_contributions_are_of_the_counted_ngrams_and_add_up_to_the_weight(text: 
     assert made.log_weight == pytest.approx(expected, abs=1e-9)
     assert sum(gram.contribution for gram in (*made.up, *made.down)) == pytest.approx(expected, abs=1e-9)
     assert {gram.text: gram.n for gram in (*made.up, *made.down)} == plain(text)
+
+
+@given(WORDS, st.integers(1, 4), st.integers(3, 97))
+def test_counting_in_the_strongest_buckets_alone_changes_nothing(text: str, n_most: int, n_buckets: int) -> None:
+    """Few buckets, so that n-grams share them."""
+    ratios = replace(FAST, nats=FAST.nats[:n_buckets])
+    everything = weighed(text, ratios, n_most=1000)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explain, "_WIDTH", 1)
+        some = weighed(text, ratios, n_most=n_most)
+    assert (some.up, some.down) == (everything.up[:n_most], everything.down[:n_most])
 
 
 @given(WORDS, st.integers(1, 4))

@@ -82,6 +82,28 @@ def test_key_noise_and_threshold_say_who_is_kept(house: Any) -> None:
         assert "dropped, below_threshold: its key is" in found.said or "kept: its key is" in found.said
 
 
+@pytest.mark.parametrize("mode", ["default", "parity"])
+def test_each_of_two_targets_has_weights_of_its_own(house: Any, mode: str) -> None:
+    """The least key kept is that of the target which a record's key is for; a dropped record's is found by its weight."""
+    pool = [text * 20 for text in (*texts(30, CATS, 1), *texts(30, CARS, 2))]
+    notes = house.put("notes", [{"text": text} for text in pool], NOTES)
+    cats = house.put("speech", [{"text": text} for text in texts(20, CATS, 3)], NOTES)
+    cars = house.put("news", [{"author": "a", "body": text} for text in texts(20, CARS, 4)], NEWS)
+    settings = house.settings(**OPTIONS, mode=mode)
+    dataset = settings.dataset("d").model_copy(update={"pool": ("notes",), "target": {"speech": 1.0, "news": 1.0}})
+    settings = settings.model_copy(update={"datasets": {"d": dataset}})
+    result = select.fn(settings, "d", (notes,), (cats, cars))
+    found = [why(settings, "d", row_id) for row_id in house.decisions(result)]
+    assert {one.decision.target for one in found} == {"speech", "news", None}
+    for one in found:
+        assert not one.is_old
+        off = {weight.target: abs((weight.log_weight or 0.0) - (one.decision.log_weight or 0.0)) for weight in one.weights}
+        assert off.keys() == {"speech", "news"}
+        told = one.decision.target or min(off, key=off.__getitem__)
+        assert off[told] < 1e-9
+        assert one.threshold == result.figures["thresholds"][told]
+
+
 def test_a_filter_and_a_duplicate_are_named_with_what_they_saw(house: Any) -> None:
     pool = [*texts(60, CATS, 1), *texts(60, CARS, 2), "cat sat", "  THE Engine of a car roared on its road and the road  "]
     options = {"filters": {"word_count": (5, None)}, "near_duplicates": {"jaccard": 1.0, "shingle": 2}}

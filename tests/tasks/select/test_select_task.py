@@ -16,9 +16,9 @@ from infra.contracts import LetheError, Lineage, UnknownTable
 from infra.ids import in_sample, sample_level
 from infra.settings import ConfigError
 from infra.subjects import row_places
+from tasks.select.budget import n_to_keep
 from tasks.select.plan import EmptyTarget
 from tasks.select.task import select
-from tasks.select.weights import n_to_keep
 
 NEWS = pa.schema([("author", pa.string()), ("body", pa.large_string())])
 NOTES = pa.schema([("text", pa.string())])

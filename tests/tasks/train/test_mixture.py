@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as nps
 
-from infra.settings import ConfigError, Settings
+from infra.settings import ConfigError, Settings, load_settings
 from tasks.train.features import Features, Spec
 from tasks.train.fit import Recipe, ShardRows, fit_shard
 from tasks.train.mixture import UNIT, Mixture, drawn, final_share, row_weights
@@ -175,10 +175,30 @@ def test_the_lake_that_forgot_is_the_lake_that_never_met(build: Callable, withou
     assert len({tuple(sorted((p.name, p.read_bytes()) for p in store.iterdir())) for store in stores}) == 1
     other = run(with_mixture(house, by="source", weights={"gold": 0.1}))
     assert other.digest != forgot.digest and not other.found
-    # One domain, one weight: nobody comes more often, but some come again and others not at all.
+    # One domain alone: all weigh the same, but where the end begins within an epoch, some come again and some not at all.
     assert run(with_mixture(house, weights={"notes": 6})).digest not in (forgot.digest, other.digest)
     with pytest.raises(ConfigError, match=r"datasets\.d\.mixture.*by = 'language'.*body, person, source, topic"):
         run(with_mixture(house, by="language", weights={"de": 2}))
+
+
+@pytest.mark.parametrize(
+    ("mixture", "said"),
+    [
+        ("{ weights = { golf = 5 } }", "table 'golf' is not in the pool: gold, web"),
+        ("{ weights = {} }", "at least 1 item"),
+        ("{ weights = { gold = 0 } }", "greater than 0"),
+        ("{ weights = { gold = 2 }, final_fraction = 0 }", "greater than 0"),
+        ("{ final_fraction = 0.1 }", "required"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, mixture: str, said: str) -> None:
+    tables = "".join(f'[tables.{name}]\nsource = "x"\n' for name in ("gold", "web"))
+    config = tmp_path / "lethe.toml"
+    config.write_text(f'{tables}[datasets.d]\npool = ["gold", "web"]\nmixture = {mixture}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"lethe\.toml:\d+: datasets\.d\.mixture.*{said}"):
+        load_settings(config)
+    config.write_text(config.read_text().replace(mixture, "{ weights = { de = 5 }, by = 'language' }"), encoding="utf-8")
+    assert load_settings(config).dataset("d").mixture is not None
 
 
 def _notes() -> pa.Table:

@@ -73,6 +73,19 @@ def test_every_record_has_the_probability_that_the_model_gives_it(trained) -> No
     assert np.mean(sport) > np.mean([found[n] for n in others])
 
 
+@pytest.mark.parametrize("kind", ["tabular", "image"])
+def test_models_of_columns_and_images_score_too(build: Callable, kind: str, table: pa.Table) -> None:
+    house = build(kind, table, control=False, epochs=1)
+    train.fn(house.settings, "m", (house.pool,), house.training_set)
+    document = house.settings.model_dump(exclude_none=True, by_alias=True)
+    document["datasets"]["e"] = {"pool": ["notes"], "select": {"score": {"model": "m", "label": "1"}}}
+    snapshot = score_pool.fn(Settings.model_validate(document), "e", (house.pool,))
+    rows = house.lake.read(house.pool)
+    told = tracking.load_model(house.settings, "m").predict(rows.drop_columns(["row_id", "person", "topic"]).to_pandas())
+    assert house.lake.read(snapshot)["row_id"].equals(rows["row_id"])
+    np.testing.assert_allclose(house.lake.read(snapshot)["score"].to_numpy(), told["probability_1"], atol=1e-5)
+
+
 def test_files_keep_their_order_and_only_new_ones_are_read(trained) -> None:
     settings_, rows = scored_by(trained.settings), more_rows()
     pool = put_more(trained, rows, n_files=3)
