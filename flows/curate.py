@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from prefect import flow
 
 from flows.progress import count_tables, say
+from flows.selection_report import show_selection
 from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
 from infra.retired import TableRetired, retired, why_retired
@@ -109,7 +110,9 @@ def selection_of(work: Workspace, name: str, pool: tuple[Snapshot, ...]) -> Sele
     if not dataset.selects:
         return None
     scores = scores_of(work, name, pool)
-    return select(work.settings, name, pool, work.records(dataset.beside), scores, scheduler=work.scheduler)
+    result = select(work.settings, name, pool, work.records(dataset.beside), scores, scheduler=work.scheduler)
+    show_selection(work, result)
+    return result
 
 
 def scores_of(work: Workspace, name: str, pool: tuple[Snapshot, ...]) -> Snapshot | None:

@@ -14,6 +14,7 @@ from typing import Any
 from prefect import flow
 
 from flows.curate import Curated, curate_again
+from flows.select_why import remove_samples
 from flows.train import train_again
 from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
@@ -96,6 +97,7 @@ def forget(requests: list[str] | None = None, config: str = "lethe.toml") -> For
         if not wanted:
             return None
         work.lake.clear_scratch()
+        remove_samples(work.settings)
         work.lake.sweep()
         suspend(work.settings, scheduler=work.scheduler)  # persons go from tables, not from recipes
         erased = erase(work.settings, wanted, containment=scanned(work).containment, scheduler=work.scheduler)

@@ -127,9 +127,9 @@ class SelectSettings(_Strict):
     n_tokens: Annotated[int, Field(ge=1)] | None = None
     exact: bool = False
     n_buckets: Annotated[int, Field(ge=64, le=1 << 24)] = 10_000
-    smoothing: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    smoothing: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
     normalize: bool = True
-    temperature: Positive = 0.1
+    temperature: Positive = 0.05
     n_clusters: Annotated[int, Field(ge=2, le=100_000)] = 64
     seed: int = 0
     filters: dict[str, Bounds] = {}

@@ -142,12 +142,12 @@ def decide_range(span: Span, rules: Rules, cuts: Cuts, edges: F64, folder: Folde
     target = np.where(keep, target, -1)
     table = _decisions(here, candidates.keys, codes, target, rules)
     file = write_part(folder, table.to_batches(max_chunksize=_GROUP_ROWS), SELECTION, stats=("row_id",))
-    best = _best(rows.weights)
+    told = best(rows.weights)
     return Decided(
         file,
         _losses(table, rows, rules),
-        shape(rows.n_tokens, best, edges),
-        shape(rows.n_tokens[keep], best[keep], edges),
+        shape(rows.n_tokens, told, edges),
+        shape(rows.n_tokens[keep], told[keep], edges),
         tuple(int(np.count_nonzero(target == r)) for r in range(len(rules.targets))),
         int(rows.n_tokens[keep].sum()),
     )
@@ -172,7 +172,7 @@ def _candidates(rows: Rows, strata: I32, rules: Rules) -> Candidates:
     return Candidates(rows.row_ids, keys_by(rows, rules), rows.n_tokens, strata)
 
 
-def _best(weights: F64) -> F64:
+def best(weights: F64) -> F64:
     """The log weight of the target that suits a record best: the one that is told of it, (n,)."""
     if weights.shape[1] == 1:
         return weights[:, 0]

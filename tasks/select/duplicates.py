@@ -97,9 +97,10 @@ class Likeness:
     """What is asked of a pair: at least `n_equal` equal values of `n_permutations`, found by `n_bands` bands of `n_rows` values.
 
     An estimate of the similarity s from n values has the standard error sqrt(s (1 - s) / n), so that half of the pairs that are
-    just as similar as was asked fall short of it: `n_equal` lies 4.5 standard errors lower. That is also where bands without
-    such a check, as other tools have them, find one pair in three (14 bands of 8 values: at a similarity of 0.65).
-    Where values are few, it lies at 0.8 of what was asked. The bands are as long as they may be to show 98 in 100 of the pairs that just reach `n_equal`.
+    just as similar as was asked fall short of it: `n_equal` lies 4.5 standard errors lower, or at 0.8 of what was asked where
+    values are few. That is also where bands without such a check, as other tools have them, find one pair in three (14 bands of
+    8 values: at a similarity of 0.65). The bands are as long as they may be to show 98 in 100 of the pairs that just reach
+    `n_equal`.
     """
 
     n_permutations: int

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from infra.ids import F64
-from tasks.select.budget import Budget, Candidates, Cuts, Totals, admitted, fit_cuts
-from tasks.select.decide import Decided, Rules, keys_by
+from tasks.select.advice import advised_fraction
+from tasks.select.budget import Budget, Candidates, Cuts, Mask, Totals, admitted, fit_cuts
+from tasks.select.decide import Decided, Rules, best, keys_by
 from tasks.select.fitting import Fit
 from tasks.select.plan import Plan
 from tasks.select.report_figures import Shape, as_summary, seed_overlap, shape
@@ -44,7 +45,9 @@ def warnings_of(plan: Plan, losses: Losses) -> list[str]:
     return [warning.said for warning in check(losses, plan.select.safety, plan.dataset, labels=plan.labels)]
 
 
-def sample_figures(rows: Rows, strata: np.ndarray, totals: Totals, rules: Rules, budget: Budget, cuts: Cuts) -> dict[str, Any]:
+def sample_figures(
+    rows: Rows, strata: np.ndarray, totals: Totals, rules: Rules, budget: Budget, cuts: Cuts, planned_epochs: float | None = None
+) -> dict[str, Any]:
     """What the sample's candidates say of the weights. `seed_overlap`: the share kept that another seed would keep as well;
     `n_drawn_on`: of how many of the sample the kept ones are drawn, all targets together."""
     ours, other = (
@@ -66,7 +69,17 @@ def sample_figures(rows: Rows, strata: np.ndarray, totals: Totals, rules: Rules,
         "length_correlation": length_correlation(first, rows.n_tokens),
         "seed_overlap": seed_overlap(kept, again),
         "floors_exceed_budget": cuts.exceeded,
+        **_advice(rows, kept, planned_epochs),
     }
+
+
+def _advice(rows: Rows, kept: Mask, planned_epochs: float | None) -> dict[str, Any]:
+    """The share of candidates' tokens that would train best in as many tokens as the planned epochs over what is kept now."""
+    n_training_tokens = (planned_epochs or 0.0) * float(rows.n_tokens[kept].sum())
+    if not n_training_tokens:
+        return {}
+    advice = advised_fraction(best(rows.weights), rows.n_tokens, n_training_tokens)
+    return {"advised_keep_fraction": advice.fraction, "advised_epochs": advice.epochs}
 
 
 def shapes_of(decided: Sequence[Decided], target: Shape | None, edges: F64) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def plan_of(
         params={
             "select": asked.select.model_dump(mode="json"),
             "method": asked.method,
-            "targets": asked.target,
+            "targets": [list(pair) for pair in asked.target.items()],  # in their order: they take turns
             "sample_rows": settings.lake.sample_rows,
             "columns": {snapshot.table: finder.described(snapshot) for snapshot in (*pool, *beside)},
         },

@@ -26,7 +26,7 @@ from infra.lake import Lake
 from infra.settings import Settings
 from tasks.select.budget import Budget, Candidates, Cuts, Floors, Totals, expected_totals, fit_cuts
 from tasks.select.counts import let_go_of_counts
-from tasks.select.decide import Look, Rules, Span, Strata, answers, counts_admitted, decide_range, keys_by, look, sampled
+from tasks.select.decide import Look, Rules, Span, Strata, answers, best, counts_admitted, decide_range, keys_by, look, sampled
 from tasks.select.exact import Answer, Probe, exact_cuts
 from tasks.select.figures import (
     by_target,
@@ -228,17 +228,19 @@ def _decided(run: _Run, fitted: Fit, passes: Sequence[Scored], rules: Rules, loo
     budget = _budget(plan, rules)
     totals = reduce(add, (one.totals for one in looks), _nothing(rules.strata.n))
     cuts, within = _cuts(run, rules, rows, strata, budget, totals)
-    edges = weight_edges(rows.weights[:, 0])
+    aims = _target_samples(run, fitted)
+    edges = weight_edges(best(rows.weights), *(weights for _, weights in aims))
     decided = run.workers.map(decide_range, run.spans if passes else [], rules, cuts, edges, run.lake.folder(table))
     losses = losses_of(decided)
     present = np.concatenate([rows.row_ids[:0], *(one.present for one in looks)])
     verdict = judge(Judging(run.lake, run.workers, plan, fitted), passes, present, budget, within)
     summary = {
         **counts_of(decided, losses),
-        **sample_figures(rows, strata, within, rules, budget, cuts),
-        **shapes_of(decided, target_shape(_target_samples(run, fitted), edges), edges),
+        **sample_figures(rows, strata, within, rules, budget, cuts, plan.select.planned_epochs),
+        **shapes_of(decided, target_shape(aims, edges), edges),
         "targets": by_target(plan, decided, rules, verdict.by_target),
         "warnings": warnings_of(plan, losses),
+        "budget": _told(budget),
         **fit_figures(fitted),
         **verdict.figures,
     }
@@ -260,6 +262,12 @@ def _budget(plan: Plan, rules: Rules) -> Budget:
         return Budget(None, asked.n_rows, asked.n_tokens, shares, floors)
     unranked = plan.asked.method == "none" or (plan.asked.method == "score" and rules.door.is_bounded)
     return Budget(1.0 if unranked and asked.keep_fraction is None else asked.fraction, None, None, shares, floors)
+
+
+def _told(budget: Budget) -> dict[str, float]:
+    """The budget by the name that lethe.toml has for it."""
+    named = {"keep_fraction": budget.fraction, "n_rows": budget.n_rows, "n_tokens": budget.n_tokens}
+    return {name: value for name, value in named.items() if value is not None}
 
 
 def _cuts(run: _Run, rules: Rules, rows: Rows, strata: np.ndarray, budget: Budget, totals: Totals) -> tuple[Cuts, Totals]:
