@@ -104,6 +104,8 @@ class SelectDocument(_Document):
     by_source: dict[str, SourceKept] = {}
     targets: dict[str, TargetKept] = {}
     seed_overlap: float | None = None
+    n_drawn_on: float | None = None  # of how many of the sample the kept ones are drawn
+    advised_keep_fraction: float | None = None  # with planned_epochs: the share of tokens that would train best
     n_sample: int | None = None
     threshold: float | None = None
     warnings: list[str] = []

@@ -131,7 +131,11 @@ def percent(share: float) -> str:
 
 def figures_of(figures: Mapping[str, Any]) -> list[Figure]:
     """The summary in numbers; what is not known is left out."""
-    return [figure for make in (_kept, _nearer, _sample_size, _by_length, _by_chance) if (figure := make(figures)) is not None]
+    return [
+        figure
+        for make in (_kept, _nearer, _sample_size, _drawn_on, _by_length, _by_chance, _advised)
+        if (figure := make(figures)) is not None
+    ]
 
 
 def _kept(figures: Mapping[str, Any]) -> Figure:
@@ -155,6 +159,23 @@ def _sample_size(figures: Mapping[str, Any]) -> Figure | None:
         return None
     said = f"of {n_sample:,} sampled: so many records carry the weights. Near 1, a few records decide all"
     return Figure("effective sample size", f"{size:,.0f}", said)
+
+
+def _drawn_on(figures: Mapping[str, Any]) -> Figure | None:
+    found, n_sample = figures.get("n_drawn_on"), figures.get("n_sample")
+    if found is None or not n_sample:
+        return None
+    said = f"of {n_sample:,} sampled: with the noise, the kept are drawn out of so many"
+    return Figure("drawn out of", f"{found:,.0f}", said)
+
+
+def _advised(figures: Mapping[str, Any]) -> Figure | None:
+    found = figures.get("advised_keep_fraction")
+    if found is None:
+        return None
+    return Figure(
+        "advised share", percent(found), "of the tokens, for a training as long as planned_epochs over what is kept now"
+    )
 
 
 def _by_length(figures: Mapping[str, Any]) -> Figure | None:

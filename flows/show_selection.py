@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tasks.select.task import SelectResult
 
 _MOST = 60  # tables that are printed; the rest is in the page and in --json
-_FIGURES = ("budget", "n_tokens", "n_by_reason", "n_by_signal", "by_source", "targets", "seed_overlap", "n_sample", "threshold")
+_COUNTED = ("budget", "n_tokens", "n_by_reason", "n_by_signal", "by_source", "targets")
+_FIGURES = (*_COUNTED, "seed_overlap", "n_drawn_on", "n_sample", "threshold", "advised_keep_fraction")
 _DECIDED = ("row_id", "keep", "reason", "log_weight", "key", "target", "signal", "value", "bound", "representative")
 
 # --- documents -----------------------------------------------------------------------------------------------------------------
@@ -127,7 +128,12 @@ def _quality(doc: d.SelectDocument) -> list[str]:
         said.append(f"correlation of weight with length {doc.length_correlation:+.2f}")
     if doc.seed_overlap is not None:
         said.append(f"another seed keeps {100 * doc.seed_overlap:.0f} % of the same records")
-    return ["; ".join(said)] if said else []
+    advised = (
+        []
+        if doc.advised_keep_fraction is None
+        else [f"for as many tokens of training, keep_fraction {doc.advised_keep_fraction:.2f} is advised"]
+    )
+    return [*(["; ".join(said)] if said else []), *advised]
 
 
 def _targets(doc: d.SelectDocument) -> list[Any]:

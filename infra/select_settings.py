@@ -44,7 +44,8 @@ class _Strict(BaseModel):
 class NearDuplicateSettings(_Strict):
     """Of records whose texts are (nearly) the same, one stays. `jaccard` 1.0: equal after normalisation only.
 
-    Shingles are `shingle` words; similarity is estimated from `n_permutations` MinHash values and compared with `jaccard`.
+    Shingles are `shingle` words; similarity is estimated from `n_permutations` MinHash values, and a pair counts from 4.5
+    standard errors below `jaccard` on (0.65 at 0.8 with 128 values), never below 0.8 of it.
     """
 
     jaccard: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8

@@ -87,10 +87,10 @@ def _classify_ascii(text: U8, low: U8, kinds: U8) -> np.uint8:
 
 
 @compiled
-def split_ascii(text: U8, low: U8, kinds: U8, edges: U32, starts: U32, ends: U32) -> int:
+def split_ascii(text: U8, low: U8, kinds: U8, edges: U32, starts: U32, ends: U32) -> np.int64:
     """Lower-case a document into `low`, its tokens' bounds into `starts` and `ends`; return their number, or `NOT_ASCII`."""
     if _classify_ascii(text, low, kinds) & uint8(0x80):
-        return NOT_ASCII
+        return np.int64(NOT_ASCII)
     n_edges = uint64(0)
     last = uint8(SPACE)
     for i in range(len(text)):
@@ -103,7 +103,7 @@ def split_ascii(text: U8, low: U8, kinds: U8, edges: U32, starts: U32, ends: U32
         starts[n_tokens] = edges[k]
         ends[n_tokens] = edges[k + uint64(1)]
         n_tokens += uint64(kinds[edges[k]] != SPACE)
-    return int(n_tokens)
+    return np.int64(n_tokens)  # a signed and an unsigned result would make a float
 
 
 @compiled
@@ -169,7 +169,7 @@ def split(text: U8, table: U32, low: U8, kinds: U8, edges: U32, starts: U32, end
     """The number of a document's tokens, whose bounds in `low` it writes; without a table only documents of pure ASCII are taken,
     and a negative number says that one was left out."""
     if len(table) == 0:
-        return split_ascii(text, low, kinds, edges, starts, ends)
+        return int(split_ascii(text, low, kinds, edges, starts, ends))
     return split_utf8(text, table, low, starts, ends)
 
 
