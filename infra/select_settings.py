@@ -130,7 +130,7 @@ class SelectSettings(_Strict):
     n_buckets: Annotated[int, Field(ge=64, le=1 << 24)] = 10_000
     smoothing: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.25
     normalize: bool = True
-    temperature: Positive = 0.05
+    temperature: Positive = 0.02
     n_clusters: Annotated[int, Field(ge=2, le=100_000)] = 64
     seed: int = 0
     filters: dict[str, Bounds] = {}

@@ -9,6 +9,8 @@ of its own. All rules select a tenth of the tokens; so that all come as near to 
 not selected from. The rule of the reference, `data-selection` 1.0.3, is computed by the kernel
 that is bit-identical to it: sums of log ratios, Gumbel noise, documents of fewer than 100 tokens left out.
 
+Smoothing and temperature were chosen on other splits, groups and classes (and the same three domains outside of the pool).
+
 The classifier tells the groups of a newsgroup domain apart. It is trained on posts out of all groups, selected towards unlabelled
 posts of that domain, or on as many tokens by chance, and tested on the domain's posts that nothing was fitted on.
 """
@@ -39,11 +41,11 @@ from tests.bench.harness import DATA, Options, Row, verdict
 
 POOL = ("newsgroups20", "medquad", "dstc8_dialogue", "peps")
 TARGETS = ("target_us_speeches", "target_product_reviews", "target_sms_spam")
-GROUPS = ("sci.space", "rec.sport.hockey")
-DOMAIN = ("rec.autos", "rec.motorcycles", "rec.sport.baseball", "rec.sport.hockey")
+GROUPS = ("sci.med", "talk.politics.mideast")
+DOMAIN = ("sci.crypt", "sci.electronics", "sci.med", "sci.space")
 N_BUCKETS = 10_000
 FRACTION = 0.1
-SPLITS = (0, 1, 2)
+SPLITS = (11, 12, 13)
 WORDS = 100
 STRIDE = 3
 LARGEST = 0.05

@@ -44,7 +44,7 @@ def read(tmp_path: Path, more: str) -> Settings:
         ('select = { decontaminate = { tables = ["quiz"] } }', "'quiz' is not in"),
         ("select = { temprature = 1 }", "unknown key"),
         ('select = { method = "importance" }', "needs a target"),
-        ('target = "gold"\nselect = { mode = "parity", method = "clusters" }', "parity is a mode of method = \"importance\""),
+        ('target = "gold"\nselect = { mode = "parity", method = "clusters" }', 'parity is a mode of method = "importance"'),
     ],
 )
 def test_what_cannot_be_meant_is_refused_with_its_line(tmp_path: Path, more: str, said: str) -> None:
