@@ -109,7 +109,7 @@ def _chart(counts: Mapping[str, list[int]], said: Sequence[str], marks: Sequence
     shares = {name: [n / sum(row) for n in row] for name, row in counts.items()}
     highest = max(max(row) for row in shares.values())
     step = (WIDTH - LEFT - RIGHT) / len(said)
-    every = -(-len(marks) // _MOST_TICKS)
+    every = max(1, -(-len(marks) // _MOST_TICKS))
     return Chart(
         tuple(Outline(name, _outline(row, step, highest), sum(counts[name])) for name, row in shares.items()),
         tuple(Tick(LEFT + place * step, words) for place, words in marks[::every]),

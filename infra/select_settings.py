@@ -164,9 +164,14 @@ class SelectSettings(_Strict):
         return self.decontaminate is not None and self.decontaminate.neighbours > 0
 
     @property
+    def compares_texts(self) -> bool:
+        """Whether a step before the resampling looks at texts."""
+        return bool(self.filters) or self.near_duplicates is not None or self.decontaminate is not None
+
+    @property
     def drops(self) -> bool:
         """Whether a step before the resampling may drop records."""
-        return bool(self.filters) or self.near_duplicates is not None or self.decontaminate is not None
+        return self.compares_texts or (self.score is not None and self.score.is_bound)
 
 
 class MixtureSettings(_Strict):

@@ -2,8 +2,8 @@
 
 A hit is a window of n words of a record that an evaluation text holds too. Hits that overlap or touch make a span, and a record
 is judged by its longest one (ConTAM, Singh et al., arXiv 2411.03923). N-grams that many records of the pool hold say nothing of
-an evaluation table (licences, greetings, templates): their document frequency is counted over the whole pool, from its files'
-hits, and those above the bound are left out before spans are made.
+an evaluation table (licences, greetings, templates): their document frequency is counted among the records of the keyed sample,
+so that no other record has a part in it, and those above the bound are left out before spans are made.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tasks.kernels.spans import Grams, find_grams, joined_grams
 from tasks.select.verdicts import CUT, verdicts
 
 Mask = npt.NDArray[np.bool_]
-FEWEST_RECORDS = 10  # an n-gram that fewer records hold is never boilerplate, however small the pool
+FEWEST_RECORDS = 10  # an n-gram that fewer records of the sample hold is never boilerplate, however small the pool
 
 
 # --- what is looked for --------------------------------------------------------------------------------------------------------
@@ -104,8 +104,9 @@ class Spans:
         return Spans(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
 
 
-def contaminated(hits: pa.Table, n_records: int, asked: DecontaminateSettings) -> pa.Table:
-    """VERDICT rows of a pool of `n_records` records (copies count once), from the CONTAMINATION rows of all its files.
+def contaminated(hits: pa.Table, asked: DecontaminateSettings, *, n_sampled: int, sampled: I64) -> pa.Table:
+    """VERDICT rows of a pool, from the CONTAMINATION rows of all its files. The keyed sample holds `n_sampled` of its records
+    (copies count once), those of row ids `sampled` among the ones that are hit.
 
     One row a record whose longest span counts: dropped, or cut by `cuts`. A record of which no word would be left is dropped.
     """
@@ -113,7 +114,8 @@ def contaminated(hits: pa.Table, n_records: int, asked: DecontaminateSettings) -
     places = pc.index_in(hits.column("table"), pa.array(names, pa.string()))
     columns = {name: np.asarray(hits.column(name)).astype(np.int64) for name in CONTAMINATION.names if name != "table"}
     columns = _by_place({**columns, "table": np.asarray(places).astype(np.int64)})
-    rare = _rare(columns["gram"], columns["row_id"], max_records=asked.max_document_fraction * n_records)
+    is_sampled = np.isin(columns["row_id"], sampled)
+    rare = _rare(columns["gram"], columns["row_id"], is_sampled, max_records=asked.max_document_fraction * n_sampled)
     spans = _spans({name: values[rare] for name, values in columns.items()}, asked)
     spans = spans.take(spans.n_words >= spans.bounds)
     return _judged(spans, names, cuts=asked.action == "cut")
@@ -128,14 +130,14 @@ def _by_place(columns: dict[str, I64]) -> dict[str, I64]:
     return {name: values[order[new]] for name, values in columns.items()}
 
 
-def _rare(grams: I64, row_ids: I64, *, max_records: float) -> Mask:
-    """Which hits are of n-grams that few enough records hold."""
+def _rare(grams: I64, row_ids: I64, is_sampled: Mask, *, max_records: float) -> Mask:
+    """Which hits are of n-grams that few enough records of the sample hold."""
     numbers, places = np.unique(grams, return_inverse=True)
     order = np.lexsort([row_ids, places])
     held, records = places[order], row_ids[order]
     new = np.ones(len(order), np.bool_)
     new[1:] = (held[1:] != held[:-1]) | (records[1:] != records[:-1])
-    frequencies = np.bincount(held[new], minlength=len(numbers))
+    frequencies = np.bincount(held[new & is_sampled[order]], minlength=len(numbers))
     return ((frequencies <= max_records) | (frequencies < FEWEST_RECORDS))[places]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from infra.cluster import Workers
-from infra.contracts import NGRAM_COUNTS, Lineage
+from infra.contracts import NGRAM_COUNTS, Lineage, Snapshot
 from infra.files import read_part, write_part
 from infra.ids import I64, U64, Keys, in_sample
 from infra.lake import Lake
@@ -57,7 +57,7 @@ def counted(lake: Lake, workers: Workers, plan: Plan) -> Counts:
     counts = {**known, **dict(zip(fresh_names, found, strict=True))}
     counts = {name: counts[name] for name in wanted}
     if fresh or len(counts) != len(known):
-        _keep(lake, plan, counts)
+        _keep(lake, f"ngram_counts/{plan.dataset}", counts, _lineage(plan))
     targets = {target: [counts[_target_name(target, s)] for s in sources] for target, sources in plan.targets.items()}
     for target in (name for name, parts in targets.items() if not sum(int(part.sum()) for part in parts)):
         raise EmptyTarget(f"{target}, a target of dataset {plan.dataset!r}, holds no text. Name another target")
@@ -66,11 +66,14 @@ def counted(lake: Lake, workers: Workers, plan: Plan) -> Counts:
 
 
 def let_go_of_counts(lake: Lake, plan: Plan) -> None:
-    """Let go of the counts of files that are no longer read: they may count erased rows."""
-    known = _known(lake, plan)
-    names = {name for name, _, _ in _wanted(plan)}
-    if not known.keys() <= names:
-        _keep(lake, plan, {name: counts for name, counts in known.items() if name in names})
+    """Let go of the counts of files that are no longer read, whatever they were counted for: they may count erased rows."""
+    table = f"ngram_counts/{plan.dataset}"
+    if not lake.exists(table):
+        return
+    snapshot = lake.snapshot(table)
+    known, wanted = _read(lake, snapshot), {name for name, _, _ in _wanted(plan)}
+    if not known.keys() <= wanted:
+        _keep(lake, table, {name: counts for name, counts in known.items() if name in wanted}, lake.lineage(snapshot))
 
 
 def total(parts: Sequence[I64], n_buckets: int) -> I64:
@@ -86,6 +89,13 @@ def _wanted(plan: Plan) -> Iterator[tuple[Name, Source, int]]:
     for target, sources in plan.targets.items():
         for source in sources:
             yield _target_name(target, source), source, 0
+
+
+def _sources(plan: Plan) -> Iterator[Source]:
+    """All files that are counted."""
+    yield from plan.pool
+    for sources in plan.targets.values():
+        yield from sources
 
 
 def _target_name(target: str, source: Source) -> Name:
@@ -140,7 +150,7 @@ def _params(plan: Plan) -> dict[str, Any]:
         "seed": plan.select.seed,
         "mode": plan.select.mode,
         "level": plan.level,
-        "columns": {source.table: plan.params["columns"][source.table] for source in plan.pool},
+        "columns": {table: plan.params["columns"][table] for table in sorted({source.table for source in _sources(plan)})},
     }
 
 
@@ -153,21 +163,26 @@ def _known(lake: Lake, plan: Plan) -> dict[Name, I64]:
     lineage = lake.lineage(snapshot)
     if (lineage.code, lineage.params) != (plan.code, _params(plan)):
         return {}
+    return _read(lake, snapshot)
+
+
+def _read(lake: Lake, snapshot: Snapshot) -> dict[Name, I64]:
     rows = lake.read(snapshot)
     counts = [np.asarray(row.values, np.int64).reshape(2, -1) for row in rows.column("counts")]
     return dict(zip(zip(rows.column("table").to_pylist(), rows.column("file").to_pylist(), strict=True), counts, strict=True))
 
 
-def _keep(lake: Lake, plan: Plan, counts: dict[Name, I64]) -> None:
+def _lineage(plan: Plan) -> Lineage:
     params = _params(plan)
-    table = f"ngram_counts/{plan.dataset}"
-    names = list(counts)
+    return Lineage("select", stage_key("ngram_counts", plan.code, plan.inputs, params), plan.code, plan.inputs, params)
+
+
+def _keep(lake: Lake, table: str, counts: dict[Name, I64], lineage: Lineage) -> None:
     columns = [
-        pa.array([name for name, _ in names], pa.string()),
-        pa.array([file for _, file in names], pa.string()),
+        pa.array([name for name, _ in counts], pa.string()),
+        pa.array([file for _, file in counts], pa.string()),
         pa.array([found.ravel() for found in counts.values()], pa.list_(pa.int64())),
     ]
     rows = pa.record_batch(columns, schema=NGRAM_COUNTS)
     file = write_part(lake.folder(table), [rows], NGRAM_COUNTS)
-    lineage = Lineage("select", stage_key("ngram_counts", plan.code, plan.inputs, params), plan.code, plan.inputs, params)
     lake.commit(table, NGRAM_COUNTS, [file], lineage=lineage, overwrite=True)

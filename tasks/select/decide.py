@@ -103,9 +103,11 @@ def look(span: Span, rules: Rules, asked: I64) -> Look:
     return Look(rows, strata[sampled], totals_of(everybody, rules.strata.n), present)
 
 
-def n_records(span: Span, rules: Rules) -> int:
-    """The number of records of a range; copies are one."""
-    return merged(rules.scored, *span, columns=["row_id"]).num_rows
+def in_the_sample(span: Span, rules: Rules, asked: I64) -> tuple[int, I64]:
+    """How many of a range's records the keyed sample holds, and which of them are among the row ids asked for, sorted."""
+    table = merged(rules.scored, *span, columns=["row_id", "sampled"])
+    row_ids = np.asarray(table.column("row_id").filter(table.column("sampled")))
+    return len(row_ids), row_ids[np.isin(row_ids, asked, assume_unique=True)]
 
 
 def dropped(span: Span, rules: Rules, scratch: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from infra.contracts import BELOW_THRESHOLD, KEPT
 from infra.ids import F64
 from tasks.select.advice import advised_fraction
 from tasks.select.budget import Budget, Candidates, Cuts, Mask, Totals, admitted, fit_cuts
@@ -43,6 +44,22 @@ def counts_of(decided: Sequence[Decided], losses: Losses) -> dict[str, Any]:
 def warnings_of(plan: Plan, losses: Losses) -> list[str]:
     """Sentences on sources that lose much. Raises `SourceLost` where one loses more than it may."""
     return [warning.said for warning in check(losses, plan.select.safety, plan.dataset, labels=plan.labels)]
+
+
+def budget_warnings(plan: Plan, losses: Losses, cuts: Cuts, n_sample: int) -> list[str]:
+    """Sentences on a budget that is none; `n_sample` candidates are in the keyed sample."""
+    ends, where = losses.n_by_reason(), f"datasets.{plan.dataset}.select"
+    n_kept, n_below = ends.get(KEPT, 0), ends.get(BELOW_THRESHOLD, 0)
+    said = {
+        f"None of {n_below:,} candidates is kept: the first of them is more than the budget. Raise it in [{where}]": (
+            n_below > 0 and n_kept == 0
+        ),
+        f"The floors alone are more than the budget, and were kept. Raise the budget or lower [{where}.floors]": cuts.exceeded,
+        "All candidates are kept, for the keyed sample holds none of them. Raise lake.sample_rows, or set exact = true": (
+            n_kept > 0 and n_sample == 0
+        ),
+    }
+    return [sentence for sentence, holds in said.items() if holds]
 
 
 def sample_figures(

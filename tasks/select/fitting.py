@@ -57,7 +57,7 @@ def fit(lake: Lake, workers: Workers, plan: Plan, jobs: Sequence[Job]) -> Fit:
 
 def scoring_of(plan: Plan) -> Scoring:
     return Scoring(
-        n_targets=max(1, len(plan.targets)) if plan.asked.method in ("importance", *SPACES) else 1,
+        n_targets=max(1, len(plan.targets)) if plan.compares else 1,
         n_strata=len(plan.strata),
         level=plan.level,
         measured_level=plan.measured_level,

@@ -18,6 +18,7 @@ from tasks.select.counts import HashSpace, rows_of_file, texts_in
 from tasks.select.filters import filtered
 from tasks.select.kl import MEASURED_TOKENS, Measured, is_odd
 from tasks.select.plan import Source
+from tasks.select.safety import refuse_many
 from tasks.select.scored import Rows, empty_rows, to_table
 from tasks.select.scores import Scale, numbers_of, score_log_weights
 from tasks.select.spaces import Rows as SpaceRows
@@ -75,8 +76,9 @@ def score_file(job: tuple[Source, Part | None], keys: Keys, scoring: Scoring, fi
     values = [set[str | None]() for _ in range(scoring.n_strata)]
     for batch, places, found in weighed(source, scores, keys, scoring, fitted):
         tables.append(to_table(found))
-        for seen, column in zip(values, found.strata, strict=True):
+        for name, seen, column in zip(source.strata, values, found.strata, strict=True):
             seen.update(column.unique().to_pylist())
+            refuse_many(name or "", seen)
         if fitted.even is not None:
             measured.append(_measured(batch, source, found, places, scoring, fitted.even))
     uri = spill(scratch, pa.concat_tables(tables, promote_options="default"))

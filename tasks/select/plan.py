@@ -91,6 +91,11 @@ class Plan:
         return self.select.mode == "parity"
 
     @property
+    def compares(self) -> bool:
+        """Whether records are weighed towards the targets."""
+        return self.asked.method in ("importance", *SPACES)
+
+    @property
     def strata(self) -> tuple[str, ...]:
         """The columns whose values are counted apart, for floors and safety; `TABLE` is none."""
         return strata_of(self.select)
@@ -120,6 +125,7 @@ def plan_of(
     _refuse_unknown_strata(dataset, asked.select, finder, pool)
     n_rows = sum(snapshot.n_rows for snapshot in pool)
     level = sample_level(n_rows, settings.lake.sample_rows)
+    labels = _labels(settings, dataset, pool)
     return Plan(
         dataset=dataset,
         asked=asked,
@@ -132,12 +138,13 @@ def plan_of(
         measured_level=max(level, sample_level(n_rows, 2 * MEASURED_ROWS)),
         weights_seed=seed_of("select", asked.select.seed, "weights"),
         kl_seed=seed_of("select", asked.select.seed, "kl"),
-        labels=_labels(settings, dataset, pool),
+        labels=labels,
         params={
             "select": asked.select.model_dump(mode="json"),
             "method": asked.method,
             "targets": [list(pair) for pair in asked.target.items()],  # in their order: they take turns
             "sample_rows": settings.lake.sample_rows,
+            "named": [column for column in asked.select.safety.by if column in labels],  # warnings may tell their values
             "columns": {snapshot.table: finder.described(snapshot) for snapshot in (*pool, *beside)},
         },
         code=code_digest("tasks.select", "tasks.kernels", "infra.columns", "infra.views"),
@@ -212,12 +219,26 @@ def _labels(settings: Settings, dataset: str, pool: Sequence[Snapshot]) -> tuple
 
 
 def _needs_text(asked: DatasetSettings) -> bool:
-    return asked.method == "importance" or asked.select.drops or asked.select.n_tokens is not None
+    return asked.method == "importance" or asked.select.compares_texts or asked.select.n_tokens is not None
 
 
 def _refuse_unknown_strata(dataset: str, asked: SelectSettings, finder: _Columns, pool: Sequence[Snapshot]) -> None:
     schemas = [finder.lake.schema(snapshot) for snapshot in pool]
     for column in strata_of(asked):
-        if schemas and not any(column in schema.names for schema in schemas):
+        kinds = [schema.field(column).type for schema in schemas if column in schema.names]
+        if unfit := [kind for kind in kinds if not _has_classes(kind)]:
+            raise ConfigError(
+                f"datasets.{dataset}.select: {column!r} holds {unfit[0]}, not classes to count. Name another column"
+            )
+        if schemas and not kinds:
             has = ", ".join(dict.fromkeys(n for schema in schemas for n in schema.names if n != "row_id"))
             raise ConfigError(f"datasets.{dataset}.select: no table of the pool has the column {column!r}; they have: {has}")
+
+
+def _has_classes(kind: pa.DataType) -> bool:
+    """Whether values of a type have a name to be counted by."""
+    t = pa.types
+    plain = kind.value_type if t.is_dictionary(kind) else kind
+    return (
+        t.is_string(plain) or t.is_large_string(plain) or t.is_string_view(plain) or t.is_primitive(plain) or t.is_decimal(plain)
+    )

@@ -8,7 +8,7 @@ personal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -52,7 +52,7 @@ class SourceLost(LetheError):
 
 
 class TooManyValues(LetheError):
-    """A column of `safety.by` has too many values to count each apart."""
+    """A column of `safety.by` or `floors.by` has too many values to count each apart."""
 
 
 @dataclass(frozen=True)
@@ -235,11 +235,17 @@ def _refuse_many(counts: Mapping[Cell, int]) -> None:
     for cell in counts:
         values.setdefault(cell.column, set()).add(cell.value)
     for column, found in values.items():
-        if column != TABLE and len(found) > MAX_VALUES:
-            raise TooManyValues(
-                f"column {column!r} has more than {MAX_VALUES:,} values, and each would be counted apart. "
-                "Name a column of classes, languages or sources"
-            )
+        if column != TABLE:
+            refuse_many(column, found)
+
+
+def refuse_many(column: str, values: Sized) -> None:
+    """Raises `TooManyValues` where a column has so many values that it is no class."""
+    if len(values) > MAX_VALUES:
+        raise TooManyValues(
+            f"column {column!r} has more than {MAX_VALUES:,} values, and each would be counted apart. "
+            "Name a column of classes, languages or sources"
+        )
 
 
 def _summed(pairs: Iterable[tuple[_K, int]]) -> dict[_K, int]:

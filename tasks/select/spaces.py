@@ -97,7 +97,8 @@ def fit_space(
     pool = joined_rows([pool])
     embedding = fit_embedding(look, pool.content, pool.row_ids, seed=asked.seed)
     sample = _embedded(embedding, pool, known=False)
-    aims = {name: _embedded(embedding, joined_rows([rows]), known=True) for name, rows in targets.items()}
+    known = bool(len(sample.row_ids))  # an embedding of nothing knows nothing of a target: that is not the target's fault
+    aims = {name: _embedded(embedding, joined_rows([rows]), known=known) for name, rows in targets.items()}
     silent = tuple(name for name, aim in aims.items() if not len(aim.row_ids))
     if not len(sample.row_ids):
         return Space(embedding, len(aims), silent=silent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from infra.cluster import Workers
@@ -15,7 +16,7 @@ from infra.select_settings import DecontaminateSettings, NearDuplicateSettings
 from tasks.kernels.signals import SIGNALS, signals_of
 from tasks.kernels.spans import Grams, gram_set, joined_grams
 from tasks.select.contamination import Evaluation, contaminated, contamination_table, evaluation_of
-from tasks.select.decide import Rules, Span, dropped, n_records
+from tasks.select.decide import Rules, Span, dropped, in_the_sample
 from tasks.select.duplicates import signature_table
 from tasks.select.duplicates_frames import duplicates
 from tasks.select.frames import filter_file
@@ -45,7 +46,9 @@ def contamination(
     measure = Measure("contamination", CONTAMINATION, contamination_table, evaluation, {"evaluation": evaluation.digest})
     snapshot, _ = measured(lake, workers, plan, measure)
     hits = gathered(parts_by_source(lake, plan, snapshot), CONTAMINATION)
-    return contaminated(hits, sum(workers.map(n_records, spans, rules)), asked)
+    found = workers.map(in_the_sample, spans, rules, np.unique(np.asarray(hits.column("row_id"))))
+    sampled = np.concatenate([row_ids for _, row_ids in found])
+    return contaminated(hits, asked, n_sampled=sum(n for n, _ in found), sampled=sampled)
 
 
 def duplicate_verdicts(

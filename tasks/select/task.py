@@ -29,6 +29,7 @@ from tasks.select.counts import let_go_of_counts
 from tasks.select.decide import Look, Rules, Span, Strata, answers, best, counts_admitted, decide_range, keys_by, look, sampled
 from tasks.select.exact import Answer, Probe, exact_cuts
 from tasks.select.figures import (
+    budget_warnings,
     by_target,
     counts_of,
     fit_figures,
@@ -45,6 +46,7 @@ from tasks.select.measured import let_go
 from tasks.select.plan import TABLE, Plan, Source, plan_of
 from tasks.select.report_figures import weight_edges
 from tasks.select.review import reviewed
+from tasks.select.safety import refuse_many
 from tasks.select.scored import Rows
 from tasks.select.steps import duplicate_verdicts, local_verdicts
 
@@ -111,8 +113,7 @@ def select(
     if snapshot is None:
         with connect(scheduler) as workers, lake.scratch() as scratch:
             snapshot = _run(_Run(lake, workers, plan, scratch), scores)
-    else:
-        _let_go(lake, plan)
+    _let_go(lake, plan)
     if plan.select.reviews:
         with connect(scheduler) as workers:
             reviewed(lake, workers, plan)
@@ -199,7 +200,7 @@ def _rules(plan: Plan, fitted: Fit, passes: Sequence[Scored]) -> Rules:
         strata=_strata(plan, passes),
         temperature=plan.temperature,
         seed=plan.select.seed,
-        targets=tuple(plan.targets) if fitted.scoring.n_targets == len(plan.targets) else ("",),
+        targets=tuple(plan.targets) if plan.compares else ("",),
         tables=plan.tables,
         columns=plan.strata,
         watched=plan.select.safety.by,
@@ -214,6 +215,7 @@ def _strata(plan: Plan, passes: Sequence[Scored]) -> Strata:
     if asked.by == TABLE:
         return Strata(n=max(1, len(plan.tables)), by_table=True)
     column = plan.strata.index(asked.by)
+    refuse_many(asked.by, {value for one in passes for value in one.values[column]})
     values = sorted({value for one in passes for value in one.values[column]}, key=lambda value: (value is None, value or ""))
     return Strata(column, tuple(values), max(1, len(values)))
 
@@ -239,7 +241,7 @@ def _decided(run: _Run, fitted: Fit, passes: Sequence[Scored], rules: Rules, loo
         **sample_figures(rows, strata, within, rules, budget, cuts, plan.select.planned_epochs),
         **shapes_of(decided, target_shape(aims, edges), edges),
         "targets": by_target(plan, decided, rules, verdict.by_target),
-        "warnings": warnings_of(plan, losses),
+        "warnings": [*warnings_of(plan, losses), *budget_warnings(plan, losses, cuts, len(rows.row_ids))],
         "budget": _told(budget),
         **fit_figures(fitted),
         **verdict.figures,
@@ -289,7 +291,7 @@ def _cuts(run: _Run, rules: Rules, rows: Rows, strata: np.ndarray, budget: Budge
 def _target_samples(run: _Run, fitted: Fit) -> list[tuple[np.ndarray, np.ndarray]]:
     """Tokens and log weights of a sample of the targets' records, as the pool's are told."""
     found = list[tuple[np.ndarray, np.ndarray]]()
-    for place, sources in enumerate(run.plan.targets.values()):
+    for place, sources in enumerate(run.plan.targets.values() if run.plan.compares else ()):
         level = target_level(sources)
         found += run.workers.map(score_target, sources, run.lake.keys, fitted.scoring, fitted.fitted, level, place)
     return found

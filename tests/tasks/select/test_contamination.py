@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from random import Random
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -43,7 +44,7 @@ def judged(pool: list[str], tables: dict[str, list[str]], **options: object) -> 
     """Verdicts by the record's place in the pool."""
     wanted = asked(**options)
     hits = contamination_table(np.arange(len(pool)), pa.array(pool, pa.string()), of(tables, wanted.n))
-    table = contaminated(hits, len(pool), wanted)
+    table = contaminated(hits, wanted, n_sampled=len(pool), sampled=np.arange(len(pool)))
     assert table.schema == VERDICT
     return {row["row_id"]: row for row in table.to_pylist()}
 
@@ -79,12 +80,13 @@ def test_the_longest_span_is_that_of_all_pairs_of_words(pool: list[str], items: 
 @given(texts, texts, st.integers(1, 5), st.randoms())
 def test_files_order_and_copies_do_not_matter(pool: list[str], items: list[str], n_files: int, random: Random) -> None:
     evaluation, wanted = of({"gsm": items, "boolq": items[:2]}, 5), asked(n=5, action="cut")
-    whole = contaminated(contamination_table(np.arange(len(pool)), pa.array(pool), evaluation), len(pool), wanted)
+    counted: dict[str, Any] = {"n_sampled": len(pool), "sampled": np.arange(len(pool))}
+    whole = contaminated(contamination_table(np.arange(len(pool)), pa.array(pool), evaluation), wanted, **counted)
     places = [*range(len(pool)), 0, len(pool) - 1]
     random.shuffle(places)
     files = [places[i::n_files] for i in range(n_files)]
     parts = [contamination_table(np.array(f, np.int64), pa.array([pool[i] for i in f], pa.string()), evaluation) for f in files]
-    assert contaminated(pa.concat_tables(parts), len(pool), wanted).equals(whole)
+    assert contaminated(pa.concat_tables(parts), wanted, **counted).equals(whole)
 
 
 def spans_of(text: str, cuts: list[int]) -> list[str]:
@@ -160,7 +162,16 @@ def test_no_hits(pool: list[str]) -> None:
     hits = contamination_table(np.arange(len(pool)), pa.array(pool, pa.string()), of({"gsm": [QUESTION], "none": []}))
     assert hits.schema == CONTAMINATION and hits.num_rows == 0
     for action in ("drop", "cut"):
-        assert contaminated(hits, len(pool), asked(action=action)).equals(VERDICT.empty_table())
+        found = contaminated(hits, asked(action=action), n_sampled=len(pool), sampled=np.arange(len(pool)))
+        assert found.equals(VERDICT.empty_table())
+
+
+def test_what_is_boilerplate_is_told_by_the_sample() -> None:
+    """Twenty records hold a text. Where the sample holds nine of them it is none; where it holds them all, it is."""
+    pool = [QUESTION] * 20 + ["other words"] * 20
+    hits = contamination_table(np.arange(40), pa.array(pool), of({"gsm": [QUESTION]}))
+    found = [contaminated(hits, asked(), n_sampled=n, sampled=np.arange(n)).num_rows for n in (9, 10, 40)]
+    assert found == [20, 0, 0]
 
 
 # --- neighbours ----------------------------------------------------------------------------------------------------------------
