@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -51,9 +51,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Step:
-    """A bar of the waterfall: `start` and `width` are shares of all records; `kind` is all, dropped or kept."""
+    """A bar of the waterfall: `start` and `width` are shares of all records; `kind` is all, dropped or kept, `end` the reason."""
 
     name: str
+    end: str
     n: int
     start: float
     width: float
@@ -152,17 +153,23 @@ def waterfall(n_by_reason: Mapping[str, int], n_by_signal: Mapping[str, int]) ->
     total = sum(n_by_reason.values())
     if not total:
         return ()
-    ends = [(name, n) for reason in _ordered(n_by_reason) for name, n in _split(reason, n_by_reason[reason], n_by_signal)]
-    left = [total, *accumulate((-n for _, n in ends), initial=total)][1:]
-    dropped = [Step(name, n, (rest - n) / total, n / total, "dropped") for (name, n), rest in zip(ends, left, strict=False)]
+    ends = [(name, end, n) for end in _lost(n_by_reason) for name, n in _split(end, n_by_reason[end], n_by_signal)]
+    left = accumulate((-n for *_, n in ends), initial=total)
+    dropped = [
+        Step(name, end, n, (rest - n) / total, n / total, "dropped") for (name, end, n), rest in zip(ends, left, strict=False)
+    ]
     kept = n_by_reason.get("kept", 0)
-    return (Step("all records", total, 0.0, 1.0, "all"), *dropped, Step("kept", kept, 0.0, kept / total, "kept"))
+    return (Step("all records", "", total, 0.0, 1.0, "all"), *dropped, Step("kept", "kept", kept, 0.0, kept / total, "kept"))
 
 
-def _ordered(n_by_reason: Mapping[str, int]) -> list[str]:
-    """The reasons of loss in the order of the steps; unknown ones before the last."""
-    rank = {reason: place for place, reason in enumerate(ORDER)}
-    return sorted((r for r in n_by_reason if r != "kept"), key=lambda r: (rank.get(r, len(ORDER) - 1.5), r))
+def in_order(ends: Iterable[str]) -> list[str]:
+    """What became of records: kept first, then the reasons of loss in the order of the steps; unknown ones before the last."""
+    rank = {end: place for place, end in enumerate(("kept", *ORDER))}
+    return sorted(ends, key=lambda end: (rank.get(end, len(ORDER) - 0.5), end))
+
+
+def _lost(n_by_reason: Mapping[str, int]) -> list[str]:
+    return in_order(reason for reason in n_by_reason if reason != "kept")
 
 
 def _split(reason: str, n: int, n_by_signal: Mapping[str, int]) -> list[tuple[str, int]]:
@@ -173,5 +180,5 @@ def _split(reason: str, n: int, n_by_signal: Mapping[str, int]) -> list[tuple[st
 
 def parts_of(n_raw: int, n_kept: int, reasons: Mapping[str, int]) -> tuple[Part, ...]:
     """A source's records by how they ended, those kept first."""
-    ends = [("kept", n_kept), *((reason, reasons[reason]) for reason in _ordered(reasons))]
+    ends = [("kept", n_kept), *((reason, reasons[reason]) for reason in _lost(reasons))]
     return tuple(Part(end, n, n / max(n_raw, 1)) for end, n in ends if n)

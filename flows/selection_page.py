@@ -21,11 +21,13 @@ from flows.selection_charts import (
     TOP,
     WIDTH,
     Part,
+    in_order,
     length_chart,
     parts_of,
     waterfall,
     weight_chart,
 )
+from flows.show_selection import asked_for
 from tasks.select.report_figures import LENGTH_EDGES
 
 _MAX_SOURCES = 1_000
@@ -92,7 +94,7 @@ def page(dataset: str, figures: Mapping[str, Any]) -> str:
         steps=waterfall(figures.get("n_by_reason", {}), figures.get("n_by_signal", {})),
         sources=sources[:_MAX_SOURCES],
         n_left_out=max(len(sources) - _MAX_SOURCES, 0),
-        ends=list(dict.fromkeys(part.end for source in sources for part in source.parts)),
+        ends=in_order({part.end for source in sources for part in source.parts}),
         known=("kept", *ORDER),
         names={"raw": "the pool", "selected": "the selection", "target": "the target"},
         width=WIDTH,
@@ -141,7 +143,8 @@ def figures_of(figures: Mapping[str, Any]) -> list[Figure]:
 def _kept(figures: Mapping[str, Any]) -> Figure:
     n_raw, n_kept = figures.get("n_raw", 0), figures.get("n_kept", 0)
     tokens = f"; {figures['n_tokens']:,} tokens" if figures.get("n_tokens") else ""
-    return Figure("records kept", f"{n_kept:,}", f"of {n_raw:,} ({percent(n_kept / max(n_raw, 1))}){tokens}")
+    asked = f"; asked for: {said}" if (said := asked_for(figures.get("budget", {}), figures.get("n_by_reason", {}))) else ""
+    return Figure("records kept", f"{n_kept:,}", f"of {n_raw:,} ({percent(n_kept / max(n_raw, 1))}){tokens}{asked}")
 
 
 def _nearer(figures: Mapping[str, Any]) -> Figure | None:
@@ -157,7 +160,7 @@ def _sample_size(figures: Mapping[str, Any]) -> Figure | None:
     size, n_sample = figures.get("effective_sample_size"), figures.get("n_sample")
     if size is None or not n_sample:
         return None
-    said = f"of {n_sample:,} sampled: so many records carry the weights. Near 1, a few records decide all"
+    said = f"of {n_sample:,} sampled: so many would carry the weights, were records drawn again and again"
     return Figure("effective sample size", f"{size:,.0f}", said)
 
 
@@ -165,7 +168,7 @@ def _drawn_on(figures: Mapping[str, Any]) -> Figure | None:
     found, n_sample = figures.get("n_drawn_on"), figures.get("n_sample")
     if found is None or not n_sample:
         return None
-    said = f"of {n_sample:,} sampled: with the noise, the kept are drawn out of so many"
+    said = f"of {n_sample:,} sampled: each is drawn once, and with the noise the kept come out of so many"
     return Figure("drawn out of", f"{found:,.0f}", said)
 
 

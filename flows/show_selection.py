@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _MOST = 60  # tables that are printed; the rest is in the page and in --json
 _COUNTED = ("budget", "n_tokens", "n_by_reason", "n_by_signal", "by_source", "targets")
 _FIGURES = (*_COUNTED, "seed_overlap", "n_drawn_on", "n_sample", "threshold", "advised_keep_fraction")
+_RANKED = ("kept", "below_threshold")  # what becomes of records that no step drops before they are ranked
 _DECIDED = ("row_id", "keep", "reason", "log_weight", "key", "target", "signal", "value", "bound", "representative")
 
 # --- documents -----------------------------------------------------------------------------------------------------------------
@@ -100,9 +102,20 @@ def _head(doc: d.SelectDocument) -> str:
     random = "" if doc.random_kl_reduction is None else f" (random choice: {doc.random_kl_reduction:+.4f})"
     nearer = "" if doc.kl_reduction is None else f"; kl_reduction {doc.kl_reduction:+.4f}{random}"
     tokens = "" if doc.n_tokens is None else f", {doc.n_tokens:,} tokens"
-    budget = "".join(f" (asked: {name} = {value:g})" for name, value in doc.budget.items())
+    budget = f" (asked for: {said})" if (said := asked_for(doc.budget, doc.n_by_reason)) else ""
     kept = f"kept {doc.n_kept:,} of {doc.n_raw:,} records{tokens}{budget}{nearer}"
     return f"select {doc.dataset}: {kept}; {ran(doc.found, doc.seconds)}"
+
+
+def asked_for(budget: Mapping[str, float], n_by_reason: Mapping[str, int]) -> str:
+    """The budget in words. A share is one of the records that no step before the ranking dropped."""
+    n_ranked = sum(n_by_reason.get(end, 0) for end in _RANKED)
+    told = {
+        "n_rows": "{:,.0f} records",
+        "n_tokens": "{:,.0f} tokens",
+        "keep_fraction": f"{{:.4g}} of the {n_ranked:,} that no step before dropped",
+    }
+    return "; ".join(told[name].format(value) for name, value in budget.items())
 
 
 def _dropped(doc: d.SelectDocument) -> list[str]:
@@ -122,8 +135,8 @@ def _falling(counts: dict[str, int]) -> list[tuple[str, int]]:
 
 def _quality(doc: d.SelectDocument) -> list[str]:
     said = list[str]()
-    if doc.effective_sample_size is not None and doc.n_sample:
-        said.append(f"effective sample size {doc.effective_sample_size:,.0f} of {doc.n_sample:,}")
+    if doc.n_drawn_on is not None and doc.n_sample:
+        said.append(f"drawn out of about {doc.n_drawn_on:,.0f} of {doc.n_sample:,} sampled")
     if doc.length_correlation is not None:
         said.append(f"correlation of weight with length {doc.length_correlation:+.2f}")
     if doc.seed_overlap is not None:

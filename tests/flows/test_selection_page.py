@@ -152,6 +152,7 @@ def test_the_waterfall_ends_at_what_is_kept() -> None:
         *("all records", "filter: word_count", "filter: entropy", "near duplicate", "new reason", "below threshold", "kept"),
     ]
     dropped = [bar for bar in bars if bar.kind == "dropped"]
+    assert [bar.end for bar in dropped] == ["filtered", "filtered", "near_duplicate", "new_reason", "below_threshold"]
     assert dropped[0].start + dropped[0].width == pytest.approx(1.0)
     for above, below in pairwise(dropped):
         assert below.start + below.width == pytest.approx(above.start)

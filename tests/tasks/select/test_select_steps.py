@@ -9,10 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from distributed import LocalCluster
 
 from infra.contracts import UnknownTable
 from infra.settings import ConfigError
 from tasks.select.safety import SourceLost
+from tasks.select.task import select
 
 NEWS = pa.schema([("author", pa.string()), ("body", pa.large_string()), ("label", pa.string()), ("quality", pa.float64())])
 NOTES = pa.schema([("text", pa.string())])
@@ -278,3 +280,15 @@ def test_neighbours_of_evaluation_items_are_listed(house: Any) -> None:
     near = by_author(house, pool, result)[rows[-1]["body"]]
     assert [one["table"] for one in listed] == ["exam", "exam"]
     assert listed[0]["row_id"] == near["row_id"] and near["keep"]
+
+
+def test_workers_change_nothing_with_every_step(house: Any) -> None:
+    """In this process and on a cluster: two runs that differ in a level of safety that nothing reaches."""
+    pool = house.put("news", pool_rows(), NEWS, n_files=3)
+    beside = house.put("speech", target_rows(WORDS), NOTES), house.put("exam", [{"text": ITEM}], NOTES)
+    asked: dict[str, Any] = {**STEPS, "floors": {"by": "label", "min_rows": 5}, "exact": True, "sample_rows": 60}
+    here = house.decisions(house.select([pool], *beside, **asked))
+    settings = house.settings(**asked, safety={"warn_source_loss": 0.95})
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        made = select.fn(settings, "d", (pool,), beside, scheduler=cluster.scheduler_address)
+    assert not made.found and house.decisions(made) == here
