@@ -18,11 +18,14 @@ from flows.documents import DemoDocument, DemoStep
 from flows.forget import Forgotten, forget, request
 from flows.maintain import scan
 from flows.report import write_report
+from flows.selection_charts import in_order
+from flows.selection_page import page_name
 from flows.train import train
 from infra.contracts import LetheError
 from tasks.dedup.task import DedupResult
 from tasks.forget.certificate import problems_of
 from tasks.ingest.task import IngestedTable
+from tasks.select.task import SelectResult
 from tasks.train.task import TrainResult
 
 _T = TypeVar("_T")
@@ -133,12 +136,16 @@ def _scanned(result: DedupResult) -> str:
 
 def _curated(result: Curated) -> str:
     left = f"left out {', '.join(result.left_out)}; " if result.left_out else ""
-    chosen = (
-        f"selected {result.select.n_kept:,} of {result.select.n_raw:,} (kl_reduction {result.select.kl_reduction:+.3f}); "
-        if result.select
-        else ""
-    )
+    chosen = _selected(result.select) if result.select else ""
     return f"{left}{chosen}kept {result.prune.n_kept:,} of {result.prune.n_in:,} by {result.prune.method}"
+
+
+def _selected(result: SelectResult) -> str:
+    ends: dict[str, int] = result.figures["n_by_reason"]
+    lost = ", ".join(f"{ends[end]:,} {end.replace('_', ' ')}" for end in in_order(ends) if end != "kept")
+    nearer = "" if result.kl_reduction is None else f"kl_reduction {result.kl_reduction:+.3f}, "
+    page = f"reports/{page_name(result.dataset)}"
+    return f"selected {result.n_kept:,} of {result.n_raw:,} ({lost}; {nearer}see {page}); "
 
 
 def _trained(models: tuple[TrainResult, ...]) -> str:

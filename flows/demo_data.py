@@ -27,7 +27,7 @@ RECORDS_A_PACKAGE = 150
 MAX_SOURCE_BYTES = 120_000
 MIN_TEXT = 40
 N_EXTRACTS = 6
-_STDLIB = (
+_STDLIB = (  # packages of the standard library: what the selection aims at
     "asyncio",
     "collections",
     "concurrent",
@@ -40,6 +40,15 @@ _STDLIB = (
     "unittest",
     "urllib",
     "xml",
+)
+_EXAM = (  # modules of it for an evaluation, of which installed packages hold copies
+    "argparse",
+    "datetime",
+    "functools",
+    "shutil",
+    "socket",
+    "traceback",
+    "zipfile",
 )
 
 SETTINGS = """\
@@ -63,6 +72,10 @@ text    = "text"
 source  = ["raw/stdlib.csv"]
 text    = "text"
 
+[tables.exam]                      # docstrings that models are to be examined on: no copy of them may be trained on
+source  = ["raw/exam.csv"]
+text    = "text"
+
 [collections.extracts]             # somebody's extracts, one file a package, contained in the export
 source  = "raw/extracts/*.csv"
 subject = { kind = "package", column = "package" }
@@ -77,7 +90,7 @@ source  = ["raw/digits.parquet"]
 [datasets.docs]
 pool   = ["docs", "docs_yesterday"]
 target = "stdlib"
-select = { keep_fraction = 0.5 }
+select = { keep_fraction = 0.5, filters = { word_count = [8, inf] }, near_duplicates = {}, decontaminate = { tables = "exam" } }
 prune  = { method = "density", keep_fraction = 0.8, n_clusters = 32 }
 
 [datasets.digits]
@@ -112,7 +125,7 @@ def write_raw(directory: Path) -> str:
         (directory / "lethe.toml").write_text(SETTINGS, encoding="utf-8")
         records = list(installed_docstrings())
         _write_docs(directory / "raw", records)
-        _write_stdlib(directory / "raw" / "stdlib.csv")
+        _write_stdlib(directory / "raw")
         _write_sklearn(directory / "raw")
         chosen.write_text(_package_to_forget(records), encoding="utf-8")
     return chosen.read_text(encoding="utf-8")
@@ -188,10 +201,12 @@ def _write_csv(path: Path, records: Sequence[Record]) -> None:
         writer.writerows(records)
 
 
-def _write_stdlib(path: Path) -> None:
+def _write_stdlib(raw: Path) -> None:
     root = Path(ast.__file__).parent
-    sources = [p for package in _STDLIB for p in sorted((root / package).glob("*.py"))]
-    _write_csv(path, [r for p in sources for r in _docstrings_of(f"python {sys.version_info.major}", p)])
+    packages = [p for package in _STDLIB for p in sorted((root / package).glob("*.py"))]
+    modules = [p for module in _EXAM for p in (root / f"{module}.py", *sorted((root / module).glob("*.py"))) if p.exists()]
+    for name, sources in (("stdlib", packages), ("exam", modules)):
+        _write_csv(raw / f"{name}.csv", [r for p in sources for r in _docstrings_of(f"python {sys.version_info.major}", p)])
 
 
 def _package_to_forget(records: Sequence[Record]) -> str:

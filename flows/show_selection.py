@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tasks.select.explain_task import Sample, Why
     from tasks.select.task import SelectResult
 
+_MOST_WARNINGS, _MOST_LINES = 5, 12
 _MOST = 60  # tables that are printed; the rest is in the page and in --json
 _COUNTED = ("budget", "n_tokens", "n_by_reason", "n_by_signal", "by_source", "targets")
 _FIGURES = (*_COUNTED, "seed_overlap", "n_drawn_on", "n_sample", "threshold", "advised_keep_fraction")
@@ -181,7 +182,10 @@ def _mostly(source: d.SourceKept) -> str:
 
 def _notes(doc: d.SelectDocument) -> list[str]:
     report = [f"all figures: {doc.report}"] if doc.report else []
-    return [*(f"[bold]WARNING[/bold] {escape(said)}" for said in doc.warnings), *report]
+    more = (
+        [f"and {len(doc.warnings) - _MOST_WARNINGS:,} more warnings, on the page"] if len(doc.warnings) > _MOST_WARNINGS else []
+    )
+    return [*(f"[bold]WARNING[/bold] {escape(said)}" for said in doc.warnings[:_MOST_WARNINGS]), *more, *report]
 
 
 # --- records -------------------------------------------------------------------------------------------------------------------
@@ -199,7 +203,7 @@ def _why(why: d.SelectWhyDocument) -> list[Any]:
         *(escape(f"shares {one.n_words:,} words with {one.table}: {harmless(one.text)}") for one in why.shared),
         *(["", escape(f"in its place: {harmless(why.representative_text)}")] if why.representative_text is not None else []),
         "",
-        escape(harmless(why.text)),
+        *_read(why.text),
     ]
 
 
@@ -218,11 +222,18 @@ def _weighed(one: d.Weighed) -> list[Any]:
     return ["", escape(head), grid("n-gram times nats", grams)]
 
 
+def _read(text: str) -> list[str]:
+    """A record's text in its own lines, as far as a person reads for one glance."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    more = [f"  ... ({len(text):,} characters)"] if len(lines) > _MOST_LINES else []
+    return [*(escape(f"  {harmless(line)}") for line in lines[:_MOST_LINES]), *more]
+
+
 def _samples(samples: d.SamplesDocument, report: str) -> list[Any]:
     shown = list[str]()
     for title, records in (("kept", samples.kept), ("dropped", samples.dropped)):
         shown.append(f"[bold]{len(records)} {title} records[/bold] (they may hold personal data)")
         for one in records:
-            shown += [escape(f"\n{one.row_id}, {one.table}: {one.said}"), escape(f"  {harmless(one.text)}")]
+            shown += [escape(f"\n{one.row_id}, {one.table}: {one.said}"), *_read(one.text)]
         shown.append("")
     return [*shown, *([f"as a page, which forgetting removes: {report}"] if report else [])]

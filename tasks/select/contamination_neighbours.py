@@ -60,6 +60,14 @@ def _nearest(points: Points, row_ids: I64, items: Points, item_ids: I64, k: int)
     """The k nearest of one block of records to each of a block of items."""
     products = items.astype(np.float64) @ points.T.astype(np.float64)  # integers below 2^53: exact
     distances = squared_norms(items)[:, None] + squared_norms(points)[None, :] - 2 * products.astype(np.int64)
-    order = np.argsort(distances, axis=1, kind="stable")[:, :k]  # of equals the smaller row id, which comes first
+    order = _first(distances, k)
     columns = [np.repeat(item_ids, order.shape[1]), row_ids[order].ravel(), np.take_along_axis(distances, order, axis=1).ravel()]
     return pa.table([pa.array(column) for column in columns], schema=NEIGHBOURS)
+
+
+def _first(distances: I64, k: int) -> I64:
+    """The places of the k smallest of each row, in order; of equals the first, which has the smaller row id."""
+    n = distances.shape[1]
+    keys = distances * n + np.arange(n)  # squared distances are below 2^36: the keys are distinct integers
+    some = np.partition(keys, k - 1, axis=1)[:, :k] if k < n else keys
+    return np.sort(some, axis=1) % n

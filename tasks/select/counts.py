@@ -12,7 +12,7 @@ import pyarrow as pa
 from infra.cluster import Workers
 from infra.contracts import NGRAM_COUNTS, Lineage, Snapshot
 from infra.files import read_part, write_part
-from infra.ids import I64, U64, Keys, in_sample
+from infra.ids import I64, Keys, in_sample
 from infra.lake import Lake
 from infra.lineage import stage_key
 from infra.subjects import roots, row_places
@@ -112,8 +112,8 @@ def count_file(job: tuple[Source, int], keys: Keys, space: HashSpace) -> I64:
     """
     source, level = job
     counts = np.zeros((2, space.n_buckets), np.int64)
-    for batch, row_ids, places in rows_of_file(source, keys):
-        odd, sampled = is_odd(row_ids), in_sample(places, level)
+    for batch, row_ids, sampled in rows_of_file(source, keys, level):
+        odd = is_odd(row_ids)
         for half, which in enumerate((sampled & ~odd, sampled & odd)):
             counts[half] += count_texts(texts_in(batch, source, which), space)
     return counts
@@ -126,12 +126,14 @@ def count_texts(texts: pa.Array, space: HashSpace) -> I64:
     return count_ngrams(texts, n_buckets=space.n_buckets, seed=space.seed)
 
 
-def rows_of_file(source: Source, keys: Keys, more: Sequence[str] = ()) -> Iterator[tuple[pa.RecordBatch, I64, U64]]:
-    """Batches of a file with their row ids and places; `more` are columns to read beside the text and the subject."""
+def rows_of_file(source: Source, keys: Keys, level: int, more: Sequence[str] = ()) -> Iterator[tuple[pa.RecordBatch, I64, Mask]]:
+    """Batches of a file with their row ids, and which of their rows the keyed sample of a level holds; `more` are columns to read
+    beside the text."""
+    whose = source.subject if level else None  # a sample of all rows need not know whose they are
     named = ["row_id", *([source.text] if source.text else []), *more]
-    names = [*named, *roots(source.part.schema, [source.subject] if source.subject else [])]
+    names = [*named, *roots(source.part.schema, [whose] if whose else [])]
     for batch in read_part(source.part, list(dict.fromkeys(names))):
-        yield batch, np.asarray(batch.column("row_id")), row_places(batch, source.subject, keys)
+        yield batch, np.asarray(batch.column("row_id")), in_sample(row_places(batch, whose, keys), level)
 
 
 def texts_in(batch: pa.RecordBatch, source: Source, which: Mask) -> pa.Array:

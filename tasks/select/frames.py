@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from infra.decisions import spill
 from infra.files import Part, read_part
-from infra.ids import F64, I64, U64, Keys, in_sample
+from infra.ids import F64, I64, Keys, in_sample
 from infra.views import content_of
 from tasks.kernels.ngrams import count_tokens, score_ngrams, token_buckets
 from tasks.kernels.parity import score_parity
@@ -74,30 +74,30 @@ def score_file(job: tuple[Source, Part | None], keys: Keys, scoring: Scoring, fi
     tables = [to_table(empty_rows(scoring.n_targets, scoring.n_strata))]
     measured = list[Measured]()
     values = [set[str | None]() for _ in range(scoring.n_strata)]
-    for batch, places, found in weighed(source, scores, keys, scoring, fitted):
+    for batch, found in weighed(source, scores, keys, scoring, fitted):
         tables.append(to_table(found))
         for name, seen, column in zip(source.strata, values, found.strata, strict=True):
             seen.update(column.unique().to_pylist())
             refuse_many(name or "", seen)
         if fitted.even is not None:
-            measured.append(_measured(batch, source, found, places, scoring, fitted.even))
+            measured.append(_measured(batch, source, found, scoring, fitted.even))
     uri = spill(scratch, pa.concat_tables(tables, promote_options="default"))
     return Scored(uri, tuple(measured), tuple(map(frozenset, values)))
 
 
 def weighed(
     source: Source, scores: Part | None, keys: Keys, scoring: Scoring, fitted: Fitted
-) -> Iterator[tuple[pa.RecordBatch, U64, Rows]]:
-    """Batches of a file, the places of their rows, and what is said of them."""
+) -> Iterator[tuple[pa.RecordBatch, Rows]]:
+    """Batches of a file, and what is said of their rows."""
     own = _scores_by_row(scores) if scores is not None else None
     at = 0
-    for batch, row_ids, places in rows_of_file(source, keys, _more(source)):
+    for batch, row_ids, sampled in rows_of_file(source, keys, scoring.level, _more(source)):
         values = _values(batch, source) if own is None else own[at : at + batch.num_rows]
         at += batch.num_rows
         weights, n_tokens = _weights(batch, source, values, scoring, fitted)
         strata = tuple(_stratum(batch, column) for column in source.strata)
         table = np.full(len(row_ids), source.place, np.int64)
-        yield batch, places, Rows(row_ids, weights, n_tokens, in_sample(places, scoring.level), table, values, strata)
+        yield batch, Rows(row_ids, weights, n_tokens, sampled, table, values, strata)
 
 
 def _more(source: Source) -> list[str]:
@@ -148,9 +148,9 @@ def _scores_by_row(part: Part) -> F64:
     return np.concatenate([np.zeros(0), *found])
 
 
-def _measured(batch: pa.RecordBatch, source: Source, rows: Rows, places: U64, scoring: Scoring, even: np.ndarray) -> Measured:
-    """Of the held-out half, a sample: weights by what the other half taught, and n-grams in the space of the measure."""
-    which = in_sample(places, scoring.measured_level) & is_odd(rows.row_ids) & (rows.n_tokens > 0)
+def _measured(batch: pa.RecordBatch, source: Source, rows: Rows, scoring: Scoring, even: np.ndarray) -> Measured:
+    """Of the held-out half, a sample of rows: weights by what the other half taught, and n-grams in the space of the measure."""
+    which = in_sample(rows.row_ids, scoring.measured_level) & is_odd(rows.row_ids) & (rows.n_tokens > 0)
     texts = texts_in(batch, source, which)
     weights, _ = ngram_weights(texts, even, scoring)
     offsets, buckets = token_buckets(texts, n_buckets=scoring.space.n_buckets, seed=scoring.kl_seed, max_tokens=MEASURED_TOKENS)
@@ -173,10 +173,9 @@ def drawn_scores(job: tuple[Source, Part | None], keys: Keys, level: int) -> tup
     source, scores = job
     own = _scores_by_row(scores) if scores is not None else None
     ids, found, at = [np.zeros(0, np.int64)], [np.zeros(0)], 0
-    for batch, row_ids, places in rows_of_file(source, keys, [source.score] if source.score else []):
+    for batch, row_ids, which in rows_of_file(source, keys, level, [source.score] if source.score else []):
         values = _values(batch, source) if own is None else own[at : at + batch.num_rows]
         at += batch.num_rows
-        which = in_sample(places, level)
         ids.append(row_ids[which])
         found.append(values[which])
     return np.concatenate(ids), np.concatenate(found)
@@ -188,8 +187,7 @@ def drawn_content(source: Source, keys: Keys, level: int) -> SpaceRows:
         raise ValueError("a source without a view")
     schema = pa.schema([source.part.schema.field(name) for name in source.view.columns(embeds=True)])
     found = [SpaceRows(np.zeros(0, np.int64), content_of(pa.RecordBatch.from_pylist([], schema), source.view))]
-    for batch, row_ids, places in rows_of_file(source, keys, schema.names):
-        which = in_sample(places, level)
+    for batch, row_ids, which in rows_of_file(source, keys, level, schema.names):
         found.append(SpaceRows(row_ids[which], content_of(batch.filter(pa.array(which)), source.view)))
     content = pa.concat_tables([rows.content for rows in found], promote_options="permissive")
     return SpaceRows(np.concatenate([rows.row_ids for rows in found]), content)
@@ -198,8 +196,8 @@ def drawn_content(source: Source, keys: Keys, level: int) -> SpaceRows:
 def score_target(source: Source, keys: Keys, scoring: Scoring, fitted: Fitted, level: int, place: int) -> tuple[I64, F64]:
     """Tokens and log weights, those of target `place`, of a sample of a target's file."""
     sizes, found = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for batch, _, places in rows_of_file(source, keys, _more(source)):
-        some = batch.filter(pa.array(in_sample(places, level)))
+    for batch, _, which in rows_of_file(source, keys, level, _more(source)):
+        some = batch.filter(pa.array(which))
         weights, n_tokens = _weights(some, source, np.full(some.num_rows, np.nan), scoring, fitted)
         sizes.append(n_tokens)
         found.append(weights[:, place])

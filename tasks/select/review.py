@@ -11,7 +11,7 @@ from infra.cluster import Workers
 from infra.columns import CONTENT
 from infra.contracts import Lineage, Snapshot
 from infra.files import write_part
-from infra.ids import Keys, in_sample, sample_level
+from infra.ids import Keys, sample_level
 from infra.lake import Lake
 from tasks.kernels.embedding import Embedding, embed, fit_embedding
 from tasks.select.contamination_neighbours import NEIGHBOURS, nearest, neighbours
@@ -64,8 +64,7 @@ def _items(lake: Lake, workers: Workers, sources: Sequence[Source]) -> Rows:
 def drawn_texts(source: Source, keys: Keys, level: int) -> Rows:
     """Row ids and texts of the rows of a file that a keyed sample holds."""
     ids, texts = [np.zeros(0, np.int64)], [_content(pa.array([], pa.string()))]
-    for batch, row_ids, places in rows_of_file(source, keys):
-        which = in_sample(places, level)
+    for batch, row_ids, which in rows_of_file(source, keys, level):
         ids.append(row_ids[which])
         texts.append(_content(texts_in(batch, source, which)))
     return Rows(np.concatenate(ids), pa.concat_tables(texts))
@@ -75,7 +74,7 @@ def neighbours_of_file(source: Source, keys: Keys, embedding: Embedding, items: 
     """The records of a file that are nearest to each item."""
     points = embed(embedding, items.content)
     found = [NEIGHBOURS.empty_table()]
-    for batch, row_ids, _ in rows_of_file(source, keys):
+    for batch, row_ids, _ in rows_of_file(source, keys, 0):
         texts = _content(texts_in(batch, source, np.ones(batch.num_rows, np.bool_)))
         found.append(neighbours(embed(embedding, texts), row_ids, points, items.row_ids, k))
     return nearest(found, k)

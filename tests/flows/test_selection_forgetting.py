@@ -1,7 +1,7 @@
 """The law with every step of selection switched on: what is forgotten measured nothing, stood for nobody and moved no cut.
 
 The person is at every place where a record decides about others: the longest of near duplicates and a shorter one of others, one
-of just as many holders as make an n-gram boilerplate, the only one of a stratum, a copy of an evaluation item, a neighbour of one.
+of just as many holders as make an n-gram boilerplate, the only one of a stratum, a copy of an evaluation item.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from small_lake import SECRET
 
@@ -147,7 +148,8 @@ class Known:
 
     def figures(self) -> dict[str, Any]:
         lake = self.lake
-        return lake.lineage(lake.snapshot("selection/d")).summary
+        summary = lake.lineage(lake.snapshot("selection/d")).summary
+        return {name: value for name, value in summary.items() if name != "n_counted_files"}
 
     def by_text(self) -> dict[str, dict[str, Any]]:
         lake = self.lake
@@ -189,34 +191,42 @@ def forgotten(config: Path) -> Forgotten:
     return result
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Known, Known, dict[str, Any]]:
+@dataclass(frozen=True)
+class World:
     """A lake that met the person and forgot, one that never met them, and what was known before."""
+
+    met: Known
+    never: Known
+    digests: dict[str, str]
+    by_text: dict[str, dict[str, Any]]
+    row_ids: set[int]
+    samples: str
+    result: Forgotten
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     root = tmp_path_factory.mktemp("steps")
     met = curated(project(root / "a"))
     sampled_records("d", 100, met.config)
-    before = {"digests": met.digests(), "by_text": met.by_text(), "ids": met.ids_of(PERSON)}
-    before["samples"] = samples_path(load_settings(met.config), "d").read_text(encoding="utf-8")
-    before["forgotten"] = forgotten(met.config)
+    samples = samples_path(load_settings(met.config), "d").read_text(encoding="utf-8")
+    digests, by_text, row_ids = met.digests(), met.by_text(), met.ids_of(PERSON)
+    result = forgotten(met.config)
     never = project(root / "b", without=PERSON)
     shutil.copytree(root / "a" / "tracking", root / "b" / "tracking")  # making a store takes seconds
-    return met, curated(never), before
+    return World(met, curated(never), digests, by_text, row_ids, samples, result)
 
 
-def test_what_was_decided_is_what_would_have_been_decided_without_the_person(world: tuple[Known, Known, dict[str, Any]]) -> None:
-    met, never, before = world
+def test_what_was_decided_is_what_would_have_been_decided_without_the_person(world: World) -> None:
+    met, never = world.met, world.never
     assert met.digests() == never.digests()
-    assert met.digests() != before["digests"]
-    told, expected = met.figures(), never.figures()
-    assert {k: v for k, v in told.items() if k != "n_counted_files"} == {
-        k: v for k, v in expected.items() if k != "n_counted_files"
-    }
+    assert met.digests() != world.digests
+    assert met.figures() == never.figures()
 
 
-def test_the_person_stood_where_they_could_be_noticed(world: tuple[Known, Known, dict[str, Any]]) -> None:
+def test_the_person_stood_where_they_could_be_noticed(world: World) -> None:
     """The world above can fail: each of the person's records changed what became of somebody else's."""
-    met, _, before = world
-    was, now, rows = before["by_text"], met.by_text(), posts()
+    was, now, rows = world.by_text, world.met.by_text(), posts()
     bob, ada, eve, shorter = (rows[150 + i]["body"] for i in range(4))
     assert (was[bob]["reason"], was[bob]["representative"]) == ("near_duplicate", was[ada]["row_id"])
     assert now[bob]["representative"] is None and now[bob]["reason"] in ("kept", "below_threshold")
@@ -228,33 +238,29 @@ def test_the_person_stood_where_they_could_be_noticed(world: tuple[Known, Known,
     assert any(now[body]["keep"] for body in holders)
 
 
-def test_nothing_of_the_person_is_left(world: tuple[Known, Known, dict[str, Any]]) -> None:
-    met, _, before = world
-    result, lake, home = before["forgotten"], met.lake, met.config.parent
+def test_nothing_of_the_person_is_left(world: World) -> None:
+    result, lake, home = world.result, world.met.lake, world.met.config.parent
     (certificate,) = result.certificates
-    assert (result.erased.n_rows, certificate.residue_hits) == (len(before["ids"]), 0)
+    assert (result.erased.n_rows, certificate.residue_hits) == (len(world.row_ids), 0)
     assert problems_of(Path(certificate.path), home / ".lethe" / "public_key.pem") == []
     derived = [name for name in lake.tables() if name.split("/")[0] in DERIVED]
     assert {name.split("/")[0] for name in derived} == set(DERIVED)
     for name in derived:
-        assert not before["ids"] & set(numbers_in(lake.read(lake.snapshot(name)))), name
+        assert not world.row_ids & set(numbers_in(lake.read(lake.snapshot(name)))), name
     for path in (p for folder in ("lake", "tracking", "reports") for p in (home / folder).rglob("*") if p.is_file()):
         assert PERSON.encode() not in path.read_bytes(), path
 
 
-def test_the_page_of_samples_goes_and_the_page_of_figures_is_made_again(world: tuple[Known, Known, dict[str, Any]]) -> None:
-    met, never, before = world
-    assert "far too short" in before["samples"]
+def test_the_page_of_samples_goes_and_the_page_of_figures_is_made_again(world: World) -> None:
+    met, never = world.met, world.never
+    assert "far too short" in world.samples
     assert not samples_path(load_settings(met.config), "d").exists()
     assert met.page().read_text(encoding="utf-8") == never.page().read_text(encoding="utf-8")
 
 
-def test_exports_hold_neither_the_person_nor_a_cut_span(world: tuple[Known, Known, dict[str, Any]], tmp_path: Path) -> None:
-    met, never, _ = world
-    for known, to in ((met, "a"), (never, "b")):
+def test_exports_hold_neither_the_person_nor_a_cut_span(world: World, tmp_path: Path) -> None:
+    for known, to in ((world.met, "a"), (world.never, "b")):
         export(known.config, "d", str(tmp_path / to))
-    import pyarrow.parquet as pq
-
     ours, theirs = (pq.read_table(tmp_path / to).sort_by("row_id") for to in "ab")
     assert ours.equals(theirs)
     assert not any(ITEM in body for body in ours["body"].to_pylist())

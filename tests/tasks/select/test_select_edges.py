@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import resource
 from collections.abc import Callable
@@ -30,7 +29,12 @@ ALL_STEPS: dict[str, Any] = {
     "floors": {"by": "label", "min_fraction": 0.1},
     "safety": {"by": ["label"]},
 }
-MEASURES = ("ngram_counts", "signals", "contamination", "signatures")
+MEASURES = ("signals", "contamination", "signatures", "neighbours")
+
+
+def slow(*values: Any) -> list[Any]:
+    """Parameters of a test that are left to the slow run."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 def beside(house: Any) -> tuple[Snapshot, ...]:
@@ -45,7 +49,7 @@ BOTH = {"target": {"speech": 1, "faq": 2}}
 # --- nothing to choose from ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["importance", "clusters", "simcore", "transport", "score", "none"])
+@pytest.mark.parametrize("method", ["importance", "clusters", "none", *slow("simcore", "transport", "score")])
 def test_a_pool_with_nothing_in_it_selects_nothing(house: Any, method: str) -> None:
     judges, ends = beside(house), list[Any]()
     asked = {**BOTH, **ALL_STEPS, "method": method, "score": {"column": "quality"} if method == "score" else None}
@@ -173,36 +177,35 @@ class _Killed(BaseException):
     pass
 
 
-def test_a_killed_run_is_completed(make_house: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before or after any of its commits, and with rows gone before the next try: the end is that of a lake never seen."""
-    rows, asked = pool_rows(60), {**BOTH, **ALL_STEPS}
-    left, clean = rows[3:], make_house()
-    never = clean.select([clean.put("news", left, NEWS)], *beside(clean), **asked)
-    commit = Lake.commit
-    for stage, late in (*itertools.product(MEASURES, [True]), ("selection", False), ("selection", True)):
-        house = make_house()
-        judges = beside(house)
+@pytest.mark.parametrize("stage", ["contamination", *slow("ngram_counts", "signals", "signatures", "selection", "neighbours")])
+@pytest.mark.parametrize("late", [True, *slow(False)])
+def test_a_killed_run_is_completed(
+    make_house: Callable[[], Any], monkeypatch: pytest.MonkeyPatch, stage: str, late: bool
+) -> None:
+    """Killed at a commit, and with rows gone before the next try: the end is that of a lake that never had them."""
+    rows, asked, house, clean = pool_rows(60), {**BOTH, **ALL_STEPS}, make_house(), make_house()
+    judges, commit = beside(house), Lake.commit
 
-        def killed(self: Lake, table: str, *args: Any, _stage: str = stage, _late: bool = late, **named: Any) -> Snapshot:
-            if table == f"{_stage}/d" and not _late:
-                raise _Killed
-            made = commit(self, table, *args, **named)
-            if table == f"{_stage}/d":
-                raise _Killed
-            return made
+    def killed(self: Lake, table: str, *args: Any, **named: Any) -> Snapshot:
+        if table == f"{stage}/d" and not late:
+            raise _Killed
+        made = commit(self, table, *args, **named)
+        if table == f"{stage}/d":
+            raise _Killed
+        return made
 
-        with monkeypatch.context() as patched:
-            patched.setattr(Lake, "commit", killed)
-            with pytest.raises(_Killed):
-                house.select([pool := house.put("news", rows, NEWS, n_files=2)], *judges, **asked)
-        again = house.select([house.put("news", left, NEWS, n_files=2)], *judges, **asked)
-        assert house.decisions(again) == clean.decisions(never), stage
-        assert again.snapshot.digest == never.snapshot.digest
-        gone = set(house.ids(pool)) - set(clean.decisions(never))
-        for table in (f"{name}/d" for name in (*MEASURES[1:], "neighbours")):
-            ours, theirs = (sorted(map(str, h.lake.read(h.lake.snapshot(table)).to_pylist())) for h in (house, clean))
-            assert ours == theirs and not any(str(i) in one for i in gone for one in ours), table
-        assert counted(house) == counted(clean)
+    pool = house.put("news", rows, NEWS, n_files=2)
+    with monkeypatch.context() as patched, pytest.raises(_Killed):
+        patched.setattr(Lake, "commit", killed)
+        house.select([pool], *judges, **asked)
+    again = house.select([house.put("news", rows[3:], NEWS, n_files=2)], *judges, **asked)
+    never = clean.select([clean.put("news", rows[3:], NEWS)], *beside(clean), **asked)
+    assert house.decisions(again) == clean.decisions(never) and again.snapshot.digest == never.snapshot.digest
+    assert counted(house) == counted(clean)
+    gone = set(house.ids(pool)) - set(clean.decisions(never))
+    for table in (f"{name}/d" for name in MEASURES):
+        ours, theirs = (sorted(map(str, h.lake.read(h.lake.snapshot(table)).to_pylist())) for h in (house, clean))
+        assert ours == theirs and not any(str(i) in one for i in gone for one in ours), table
 
 
 def counted(house: Any) -> dict[str, list[int]]:
