@@ -168,8 +168,8 @@ def _drawn_on(figures: Mapping[str, Any]) -> Figure | None:
     found, n_sample = figures.get("n_drawn_on"), figures.get("n_sample")
     if found is None or not n_sample:
         return None
-    said = f"of {n_sample:,} sampled: each is drawn once, and with the noise the kept come out of so many"
-    return Figure("drawn out of", f"{found:,.0f}", said)
+    said = "of what no step before dropped: each is drawn once; the nearer to the share kept, the less the noise decides"
+    return Figure("drawn out of", percent(min(found / n_sample, 1.0)), said)
 
 
 def _advised(figures: Mapping[str, Any]) -> Figure | None:

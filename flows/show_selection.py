@@ -95,7 +95,7 @@ def selection_lines(doc: d.SelectDocument) -> list[Any]:
     if doc.samples is not None:
         return _samples(doc.samples, doc.report)
     if not doc.n_raw:
-        return [f"dataset {doc.dataset}: no target, no selection"]
+        return [f"dataset {doc.dataset} has no target, no score and no other step to select by: all of its records go on"]
     return [_head(doc), *_dropped(doc), *_quality(doc), *_targets(doc), *_sources(doc), *_notes(doc)]
 
 
@@ -109,14 +109,12 @@ def _head(doc: d.SelectDocument) -> str:
 
 
 def asked_for(budget: Mapping[str, float], n_by_reason: Mapping[str, int]) -> str:
-    """The budget in words. A share is one of the records that no step before the ranking dropped."""
+    """The budget in words, nothing where it is all there is. A share is one of what no step before the ranking dropped."""
     n_ranked = sum(n_by_reason.get(end, 0) for end in _RANKED)
-    told = {
-        "n_rows": "{:,.0f} records",
-        "n_tokens": "{:,.0f} tokens",
-        "keep_fraction": f"{{:.4g}} of the {n_ranked:,} that no step before dropped",
-    }
-    return "; ".join(told[name].format(value) for name, value in budget.items())
+    told = {"n_rows": "{:,.0f} records", "n_tokens": "{:,.0f} tokens"}
+    share = budget.get("keep_fraction", 1.0)
+    shares = [f"{100 * share:.4g} % of the {n_ranked:,} that no step before dropped"] if share < 1 else []
+    return "; ".join([*shares, *(told[name].format(value) for name, value in budget.items() if name in told)])
 
 
 def _dropped(doc: d.SelectDocument) -> list[str]:
@@ -137,7 +135,7 @@ def _falling(counts: dict[str, int]) -> list[tuple[str, int]]:
 def _quality(doc: d.SelectDocument) -> list[str]:
     said = list[str]()
     if doc.n_drawn_on is not None and doc.n_sample:
-        said.append(f"drawn out of about {doc.n_drawn_on:,.0f} of {doc.n_sample:,} sampled")
+        said.append(f"drawn out of {min(100 * doc.n_drawn_on / doc.n_sample, 100):.0f} % of what no step before dropped")
     if doc.length_correlation is not None:
         said.append(f"correlation of weight with length {doc.length_correlation:+.2f}")
     if doc.seed_overlap is not None:
@@ -145,7 +143,9 @@ def _quality(doc: d.SelectDocument) -> list[str]:
     advised = (
         []
         if doc.advised_keep_fraction is None
-        else [f"for as many tokens of training, keep_fraction {doc.advised_keep_fraction:.2f} is advised"]
+        else [
+            f"for a training of planned_epochs over what is kept now, {doc.advised_keep_fraction:.2f} of the tokens are advised"
+        ]
     )
     return [*(["; ".join(said)] if said else []), *advised]
 

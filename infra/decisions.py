@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +30,11 @@ def spill(scratch: str, table: pa.Table) -> str:
     uri = f"{scratch.rstrip('/')}/{uuid.uuid4().hex}.parquet"
     fs, path = filesystem(uri)
     fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
+    ordered = table.take(pa.array(np.argsort(np.asarray(table.column("row_id")), kind="stable")))
+    words = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    quick: dict[str, Any] = {"compression": "lz4", "use_dictionary": words or False}  # read back soon, and thrown away
     with fs.open(path, "wb") as sink:
-        pq.write_table(table.sort_by("row_id"), sink, row_group_size=_SPILL_GROUP, compression="zstd")
+        pq.write_table(ordered, sink, row_group_size=_SPILL_GROUP, **quick)
     return uri
 
 
@@ -46,11 +50,12 @@ def merged(parts: Sequence[str], lo: int, hi: int, *, columns: Sequence[str] | N
     pieces = sliced(parts, lo, hi, columns=columns)
     if not pieces:
         raise ValueError("merged() needs at least one part")
-    table = pa.concat_tables(pieces).sort_by("row_id").combine_chunks()
+    table = pa.concat_tables(pieces).combine_chunks()
     ids = np.asarray(table.column("row_id"))
+    order = np.argsort(ids, kind="stable")  # parts are runs in order, which are merged and not sorted again
     first = np.ones(len(ids), np.bool_)
-    first[1:] = ids[1:] != ids[:-1]
-    return table.filter(pa.array(first))
+    first[1:] = ids[order][1:] != ids[order][:-1]
+    return table.take(pa.array(order[first]))
 
 
 def sliced(parts: Sequence[str], lo: int, hi: int, *, columns: Sequence[str] | None = None) -> list[pa.Table]:

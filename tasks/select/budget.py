@@ -98,16 +98,6 @@ def has_text(rows: Candidates) -> Mask:
     return np.logical_not(np.isnan(rows.keys).any(axis=1))
 
 
-def joined_candidates(parts: Sequence[Candidates], n_targets: int = 1) -> Candidates:
-    """Candidates of several files, one a row id, in the order of row ids."""
-    empty = Candidates(np.zeros(0, np.int64), np.zeros((0, n_targets)), np.zeros(0, np.int64), np.zeros(0, np.int32))
-    rows = [part for part in parts if len(part.row_ids)] or [empty]
-    ids, first = np.unique(np.concatenate([part.row_ids for part in rows]), return_index=True)
-    keys = np.concatenate([part.keys for part in rows])[first]
-    n_tokens = np.concatenate([part.n_tokens for part in rows])[first]
-    return Candidates(ids, keys, n_tokens, np.concatenate([part.strata for part in rows])[first])
-
-
 @dataclass(frozen=True)
 class Floors:
     """The least of each stratum that is kept: a share of its records, a number of them, or the larger of both."""

@@ -83,7 +83,7 @@ def contamination_table(row_ids: I64, texts: pa.Array | pa.ChunkedArray, evaluat
     return pa.table([pa.array(columns[field.name]).cast(field.type) for field in CONTAMINATION], schema=CONTAMINATION)
 
 
-# --- all files: document frequency, spans, verdicts ----------------------------------------------------------------------------
+# --- ranges of records: document frequency, spans, verdicts --------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -104,9 +104,30 @@ class Spans:
         return Spans(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
 
 
-def contaminated(hits: pa.Table, asked: DecontaminateSettings, *, n_sampled: int, sampled: I64) -> pa.Table:
-    """VERDICT rows of a pool, from the CONTAMINATION rows of all its files. The keyed sample holds `n_sampled` of its records
-    (copies count once), those of row ids `sampled` among the ones that are hit.
+def frequencies(hits: pa.Table, sampled: I64) -> tuple[I64, I64]:
+    """The n-grams of some records' CONTAMINATION rows, and how many of the records of row ids `sampled` hold each; copies count
+    once."""
+    grams, row_ids = (np.asarray(hits.column(name)) for name in ("gram", "row_id"))
+    known = np.isin(row_ids, sampled)
+    grams, row_ids = grams[known], row_ids[known]
+    order = np.lexsort([row_ids, grams])
+    grams, row_ids = grams[order], row_ids[order]
+    new = np.ones(len(order), np.bool_)
+    new[1:] = (grams[1:] != grams[:-1]) | (row_ids[1:] != row_ids[:-1])
+    return np.unique(grams[new], return_counts=True)
+
+
+def common_grams(found: Sequence[tuple[I64, I64]], n_sampled: int, asked: DecontaminateSettings) -> I64:
+    """The n-grams that are boilerplate, sorted: too many of the sample's `n_sampled` records hold them. `found` are the
+    frequencies of all ranges of row ids."""
+    grams, places = np.unique(np.concatenate([np.zeros(0, np.int64), *(grams for grams, _ in found)]), return_inverse=True)
+    n_records = np.zeros(len(grams), np.int64)
+    np.add.at(n_records, places, np.concatenate([np.zeros(0, np.int64), *(counts for _, counts in found)]))
+    return grams[(n_records > asked.max_document_fraction * n_sampled) & (n_records >= FEWEST_RECORDS)]
+
+
+def contaminated(hits: pa.Table, common: I64, asked: DecontaminateSettings) -> pa.Table:
+    """VERDICT rows of records, from all of their CONTAMINATION rows, less the n-grams that are common.
 
     One row a record whose longest span counts: dropped, or cut by `cuts`. A record of which no word would be left is dropped.
     """
@@ -114,8 +135,7 @@ def contaminated(hits: pa.Table, asked: DecontaminateSettings, *, n_sampled: int
     places = pc.index_in(hits.column("table"), pa.array(names, pa.string()))
     columns = {name: np.asarray(hits.column(name)).astype(np.int64) for name in CONTAMINATION.names if name != "table"}
     columns = _by_place({**columns, "table": np.asarray(places).astype(np.int64)})
-    is_sampled = np.isin(columns["row_id"], sampled)
-    rare = _rare(columns["gram"], columns["row_id"], is_sampled, max_records=asked.max_document_fraction * n_sampled)
+    rare = np.isin(columns["gram"], common, invert=True)
     spans = _spans({name: values[rare] for name, values in columns.items()}, asked)
     spans = spans.take(spans.n_words >= spans.bounds)
     return _judged(spans, names, cuts=asked.action == "cut")
@@ -128,17 +148,6 @@ def _by_place(columns: dict[str, I64]) -> dict[str, I64]:
     new = np.ones(len(order), np.bool_)
     new[1:] = np.any([key[order][1:] != key[order][:-1] for key in keys], axis=0)
     return {name: values[order[new]] for name, values in columns.items()}
-
-
-def _rare(grams: I64, row_ids: I64, is_sampled: Mask, *, max_records: float) -> Mask:
-    """Which hits are of n-grams that few enough records of the sample hold."""
-    numbers, places = np.unique(grams, return_inverse=True)
-    order = np.lexsort([row_ids, places])
-    held, records = places[order], row_ids[order]
-    new = np.ones(len(order), np.bool_)
-    new[1:] = (held[1:] != held[:-1]) | (records[1:] != records[:-1])
-    frequencies = np.bincount(held[new & is_sampled[order]], minlength=len(numbers))
-    return ((frequencies <= max_records) | (frequencies < FEWEST_RECORDS))[places]
 
 
 def _spans(hits: dict[str, I64], asked: DecontaminateSettings) -> Spans:

@@ -103,11 +103,10 @@ def look(span: Span, rules: Rules, asked: I64) -> Look:
     return Look(rows, strata[sampled], totals_of(everybody, rules.strata.n), present)
 
 
-def in_the_sample(span: Span, rules: Rules, asked: I64) -> tuple[int, I64]:
-    """How many of a range's records the keyed sample holds, and which of them are among the row ids asked for, sorted."""
+def sampled_ids(span: Span, rules: Rules) -> I64:
+    """The row ids of a range that the keyed sample holds, each once."""
     table = merged(rules.scored, *span, columns=["row_id", "sampled"])
-    row_ids = np.asarray(table.column("row_id").filter(table.column("sampled")))
-    return len(row_ids), row_ids[np.isin(row_ids, asked, assume_unique=True)]
+    return np.asarray(table.column("row_id").filter(table.column("sampled")))
 
 
 def dropped(span: Span, rules: Rules, scratch: str) -> str:

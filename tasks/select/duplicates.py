@@ -25,8 +25,8 @@ from infra.select_settings import NearDuplicateSettings
 from tasks.kernels.minhash import signatures_of
 from tasks.kernels.minhash_pairs import band_keys, bucket_pairs, components, leaders, may_recur, n_equal, sign_bits
 from tasks.kernels.tokens import GOLDEN, I32, U32
+from tasks.select.budget import Mask
 from tasks.select.verdicts import verdicts
-from tasks.select.weights import Mask
 
 _DEVIATIONS = 4.5  # how far an estimate may fall short of the similarity that is asked for, in standard errors
 _LEAST = 0.8  # of the similarity that is asked for: what no estimate may fall short of, however few values it is from

@@ -66,10 +66,3 @@ def _beyond(values: np.ndarray, low: float | None, high: float | None) -> tuple[
     """Which float32 values lie below the lower bound, and which above the upper one; NaN, for NULL, is neither."""
     below = values < np.float32(-np.inf if low is None else low)
     return below, values > np.float32(np.inf if high is None else high)
-
-
-def summary(table: pa.Table) -> dict[str, int]:
-    """How many records were dropped by each signal, of the verdicts of `filtered`, most first."""
-    counts = table.group_by("signal").aggregate([("row_id", "count")])
-    pairs = zip(counts.column("signal").to_pylist(), counts.column("row_id_count").to_pylist(), strict=True)
-    return dict(sorted(pairs, key=lambda pair: (-pair[1], pair[0])))

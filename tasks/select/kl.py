@@ -114,12 +114,6 @@ def mean_of(each: Sequence[Divergences]) -> Divergences:
     return Divergences(*(float(np.mean([getattr(one, name) for one in each])) for name in ("raw", "selected", "random")))
 
 
-def divergences(rows: Measured, target: I64, *, keep_fraction: float, temperature: float, seed: int) -> Divergences:
-    """`held_out` for one target and a share of the rows; rows with a NaN weight are no candidates."""
-    budget = Budget(fraction=keep_fraction)
-    return held_out(rows, [target], budget, names=("",), temperature=temperature, seed=seed)[0]
-
-
 def smoothed(counts: I64, prior: F64) -> F64:
     """Frequencies under a Dirichlet prior that weighs one count a bucket: few counts say little more than the prior."""
     return (counts + len(counts) * prior) / (counts.sum() + len(counts))

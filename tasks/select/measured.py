@@ -7,7 +7,7 @@ measured of an erased row goes with the file that held it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,8 +114,3 @@ def texts_of(source: Source) -> Iterator[pa.RecordBatch]:
     if source.text is None:
         raise ValueError("a source without a text column")
     yield from read_part(source.part, ["row_id", source.text])
-
-
-def gathered(parts: Sequence[Part], schema: pa.Schema) -> pa.Table:
-    """All rows of some files: for what is rare."""
-    return pa.concat_tables([schema.empty_table(), *(pa.Table.from_batches(list(read_part(p)), p.schema) for p in parts)])

@@ -139,16 +139,21 @@ def plan_of(
         weights_seed=seed_of("select", asked.select.seed, "weights"),
         kl_seed=seed_of("select", asked.select.seed, "kl"),
         labels=labels,
-        params={
-            "select": asked.select.model_dump(mode="json"),
-            "method": asked.method,
-            "targets": [list(pair) for pair in asked.target.items()],  # in their order: they take turns
-            "sample_rows": settings.lake.sample_rows,
-            "named": [column for column in asked.select.safety.by if column in labels],  # warnings may tell their values
-            "columns": {snapshot.table: finder.described(snapshot) for snapshot in (*pool, *beside)},
-        },
+        params=_params(settings, asked, labels, {s.table: finder.described(s) for s in (*pool, *beside)}),
         code=code_digest("tasks.select", "tasks.kernels", "infra.columns", "infra.views"),
     )
+
+
+def _params(settings: Settings, asked: DatasetSettings, labels: Sequence[str], columns: dict[str, Any]) -> dict[str, Any]:
+    """What the selection is a function of beside rows and code."""
+    return {
+        "select": asked.select.model_dump(mode="json"),
+        "method": asked.method,
+        "targets": [list(pair) for pair in asked.target.items()],  # in their order: they take turns
+        "sample_rows": settings.lake.sample_rows,
+        "named": [column for column in asked.select.safety.by if column in labels],  # warnings may tell their values
+        "columns": columns,
+    }
 
 
 @dataclass(frozen=True)

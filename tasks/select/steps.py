@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 
 from infra.cluster import Workers
 from infra.contracts import CONTAMINATION, SIGNATURES
-from infra.decisions import spill
+from infra.decisions import ranges, sliced, spill
+from infra.files import Part, read_part
 from infra.ids import I64
 from infra.lake import Lake
 from infra.select_settings import DecontaminateSettings, NearDuplicateSettings
 from tasks.kernels.signals import SIGNALS, signals_of
 from tasks.kernels.spans import Grams, gram_set, joined_grams
-from tasks.select.contamination import Evaluation, contaminated, contamination_table, evaluation_of
-from tasks.select.decide import Rules, Span, dropped, in_the_sample
+from tasks.select.contamination import (
+    Evaluation,
+    common_grams,
+    contaminated,
+    contamination_table,
+    evaluation_of,
+    frequencies,
+)
+from tasks.select.decide import Rules, Span, dropped, sampled_ids
 from tasks.select.duplicates import signature_table
 from tasks.select.duplicates_frames import duplicates
 from tasks.select.frames import filter_file
-from tasks.select.measured import Measure, gathered, measured, parts_by_source, texts_of
+from tasks.select.measured import Measure, measured, parts_by_source, texts_of
 from tasks.select.plan import Plan, Source
 
 SIGNAL_COLUMNS = pa.schema([("row_id", pa.int64()), *((name, pa.float32()) for name in SIGNALS)])
 
 
-def local_verdicts(lake: Lake, workers: Workers, plan: Plan, rules: Rules, spans: Sequence[Span], scratch: str) -> list[str]:
+def local_verdicts(lake: Lake, workers: Workers, plan: Plan, rules: Rules, scratch: str) -> list[str]:
     """The verdicts of filters and decontamination."""
     found = list[str]()
     if plan.select.filters:
@@ -34,21 +41,22 @@ def local_verdicts(lake: Lake, workers: Workers, plan: Plan, rules: Rules, spans
         parts = parts_by_source(lake, plan, snapshot)
         found += workers.map(filter_file, parts, plan.select.filters, scratch)
     if plan.select.decontaminate is not None:
-        found.append(spill(scratch, contamination(lake, workers, plan, rules, spans, plan.select.decontaminate)))
+        found += contamination(lake, workers, plan, rules, scratch, plan.select.decontaminate)
     return found
 
 
 def contamination(
-    lake: Lake, workers: Workers, plan: Plan, rules: Rules, spans: Sequence[Span], asked: DecontaminateSettings
-) -> pa.Table:
+    lake: Lake, workers: Workers, plan: Plan, rules: Rules, scratch: str, asked: DecontaminateSettings
+) -> list[str]:
     """The verdicts on records that share text with evaluation tables."""
     evaluation = _evaluation(workers, plan, asked)
     measure = Measure("contamination", CONTAMINATION, contamination_table, evaluation, {"evaluation": evaluation.digest})
     snapshot, _ = measured(lake, workers, plan, measure)
-    hits = gathered(parts_by_source(lake, plan, snapshot), CONTAMINATION)
-    found = workers.map(in_the_sample, spans, rules, np.unique(np.asarray(hits.column("row_id"))))
-    sampled = np.concatenate([row_ids for _, row_ids in found])
-    return contaminated(hits, asked, n_sampled=sum(n for n, _ in found), sampled=sampled)
+    hits = workers.map(spill_hits, parts_by_source(lake, plan, snapshot), scratch)
+    spans = ranges(max(plan.n_rows, snapshot.n_rows))  # a record has any number of hits: a range holds few of both
+    found = workers.map(count_hits, spans, hits, rules)
+    common = common_grams([one for _, one in found], sum(n for n, _ in found), asked)
+    return workers.map(judge_hits, spans, hits, common, asked, scratch)
 
 
 def duplicate_verdicts(
@@ -82,3 +90,23 @@ def _evaluation(workers: Workers, plan: Plan, asked: DecontaminateSettings) -> E
 def grams_of_file(source: Source, n: int) -> Grams:
     """The n-grams of one file of an evaluation table."""
     return joined_grams([gram_set(batch.column(source.text), n=n) for batch in texts_of(source)], n=n)
+
+
+def spill_hits(part: Part, scratch: str) -> str:
+    """Spill what was found in one file of the pool."""
+    return spill(scratch, pa.concat_tables([CONTAMINATION.empty_table(), *map(_table, read_part(part))]))
+
+
+def _table(batch: pa.RecordBatch) -> pa.Table:
+    return pa.Table.from_batches([batch])
+
+
+def count_hits(span: Span, hits: Sequence[str], rules: Rules) -> tuple[int, tuple[I64, I64]]:
+    """How many records of a range the keyed sample holds, and in how many of those each n-gram is."""
+    sampled = sampled_ids(span, rules)
+    return len(sampled), frequencies(pa.concat_tables(sliced(hits, *span, columns=["row_id", "gram"])), sampled)
+
+
+def judge_hits(span: Span, hits: Sequence[str], common: I64, asked: DecontaminateSettings, scratch: str) -> str:
+    """Spill the verdicts on a range of records."""
+    return spill(scratch, contaminated(pa.concat_tables(sliced(hits, *span)), common, asked))

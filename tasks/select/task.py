@@ -177,7 +177,7 @@ def _jobs(run: _Run, scores: Snapshot | None) -> list[Job]:
 
 def _with_verdicts(run: _Run, rules: Rules) -> Rules:
     """The rules, with the verdicts of all steps before the resampling."""
-    rules = rules.with_verdicts(local_verdicts(run.lake, run.workers, run.plan, rules, run.spans, run.scratch))
+    rules = rules.with_verdicts(local_verdicts(run.lake, run.workers, run.plan, rules, run.scratch))
     asked = run.plan.select.near_duplicates
     if asked is None:
         return rules

@@ -55,7 +55,7 @@ columns = st.lists(st.none() | hostile | edges | st.text("ab .", max_size=60), m
 bucket_numbers = st.sampled_from([1, 2, 7, 64, 9_973, 10_000, 65_536])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(columns, bucket_numbers, st.sampled_from(["string", "large_string"]))
 def test_counts_and_log_weights_equal_the_slow_road(texts: list[str | None], n_buckets: int, kind: str) -> None:
     array = pa.array(texts, kind)
@@ -266,6 +266,7 @@ def test_a_document_of_20_mb() -> None:
     assert n_tokens.tolist() == [10_000_001]
 
 
+@pytest.mark.slow
 def test_another_process_finds_the_machine_code() -> None:
     count_parity(pa.array(["warm"]), n_buckets=64)
     code = (

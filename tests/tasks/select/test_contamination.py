@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from random import Random
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,9 +20,11 @@ from tasks.kernels.spans import gram_set
 from tasks.select.contamination import (
     FEWEST_RECORDS,
     Evaluation,
+    common_grams,
     contaminated,
     contamination_table,
     evaluation_of,
+    frequencies,
 )
 from tasks.select.contamination_neighbours import nearest, neighbours
 from tasks.select.verdicts import CUT, VERDICT
@@ -40,11 +42,18 @@ def asked(**options: object) -> DecontaminateSettings:
     return DecontaminateSettings.model_validate({"tables": ["gsm"], **options})
 
 
+def verdicts_on(hits: pa.Table, wanted: DecontaminateSettings, n_sampled: int) -> pa.Table:
+    """The verdicts where the keyed sample holds the records up to `n_sampled`, told range by range."""
+    ranges = [hits.filter(pc.equal(pc.bit_wise_and(hits.column("row_id"), 1), half)) for half in (0, 1)]
+    common = common_grams([frequencies(part, np.arange(n_sampled)) for part in ranges], n_sampled, wanted)
+    return pa.concat_tables([contaminated(part, common, wanted) for part in ranges]).sort_by("row_id").combine_chunks()
+
+
 def judged(pool: list[str], tables: dict[str, list[str]], **options: object) -> dict[int, dict]:
     """Verdicts by the record's place in the pool."""
     wanted = asked(**options)
     hits = contamination_table(np.arange(len(pool)), pa.array(pool, pa.string()), of(tables, wanted.n))
-    table = contaminated(hits, wanted, n_sampled=len(pool), sampled=np.arange(len(pool)))
+    table = verdicts_on(hits, wanted, len(pool))
     assert table.schema == VERDICT
     return {row["row_id"]: row for row in table.to_pylist()}
 
@@ -80,13 +89,12 @@ def test_the_longest_span_is_that_of_all_pairs_of_words(pool: list[str], items: 
 @given(texts, texts, st.integers(1, 5), st.randoms())
 def test_files_order_and_copies_do_not_matter(pool: list[str], items: list[str], n_files: int, random: Random) -> None:
     evaluation, wanted = of({"gsm": items, "boolq": items[:2]}, 5), asked(n=5, action="cut")
-    counted: dict[str, Any] = {"n_sampled": len(pool), "sampled": np.arange(len(pool))}
-    whole = contaminated(contamination_table(np.arange(len(pool)), pa.array(pool), evaluation), wanted, **counted)
+    whole = verdicts_on(contamination_table(np.arange(len(pool)), pa.array(pool), evaluation), wanted, len(pool))
     places = [*range(len(pool)), 0, len(pool) - 1]
     random.shuffle(places)
     files = [places[i::n_files] for i in range(n_files)]
     parts = [contamination_table(np.array(f, np.int64), pa.array([pool[i] for i in f], pa.string()), evaluation) for f in files]
-    assert contaminated(pa.concat_tables(parts), wanted, **counted).equals(whole)
+    assert verdicts_on(pa.concat_tables(parts), wanted, len(pool)).equals(whole)
 
 
 def spans_of(text: str, cuts: list[int]) -> list[str]:
@@ -162,7 +170,7 @@ def test_no_hits(pool: list[str]) -> None:
     hits = contamination_table(np.arange(len(pool)), pa.array(pool, pa.string()), of({"gsm": [QUESTION], "none": []}))
     assert hits.schema == CONTAMINATION and hits.num_rows == 0
     for action in ("drop", "cut"):
-        found = contaminated(hits, asked(action=action), n_sampled=len(pool), sampled=np.arange(len(pool)))
+        found = verdicts_on(hits, asked(action=action), len(pool))
         assert found.equals(VERDICT.empty_table())
 
 
@@ -170,7 +178,7 @@ def test_what_is_boilerplate_is_told_by_the_sample() -> None:
     """Twenty records hold a text. Where the sample holds nine of them it is none; where it holds them all, it is."""
     pool = [QUESTION] * 20 + ["other words"] * 20
     hits = contamination_table(np.arange(40), pa.array(pool), of({"gsm": [QUESTION]}))
-    found = [contaminated(hits, asked(), n_sampled=n, sampled=np.arange(n)).num_rows for n in (9, 10, 40)]
+    found = [verdicts_on(hits, asked(), n).num_rows for n in (9, 10, 40)]
     assert found == [20, 0, 0]
 
 

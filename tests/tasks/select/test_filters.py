@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from infra.contracts import FILTERED
 from infra.settings import ConfigError
 from tasks.kernels.signals import signals_of
-from tasks.select.filters import check_filters, filtered, summary
+from tasks.select.filters import check_filters, filtered
 from tasks.select.verdicts import VERDICT
 
 NAMES = ("word_count", "frac_unique_words", "unigram_entropy")
@@ -51,7 +51,6 @@ def test_the_first_broken_filter_is_told(
     for row in found.to_pylist():
         assert row["reason"] == FILTERED
         assert row["value"] == pytest.approx(values[row["row_id"] // 7][NAMES.index(row["signal"])])
-    assert sum(summary(found).values()) == found.num_rows
 
 
 @given(rows, st.integers(0, 12), bounds)
@@ -73,7 +72,6 @@ def test_an_example() -> None:
         {"row_id": 6, "signal": "frac_chars_top_2gram", "value": 1.0, "bound": 0.5},
         {"row_id": 8, "signal": "word_count", "value": 0.0, "bound": 2.0},
     ]
-    assert summary(found) == {"word_count": 2, "frac_chars_top_2gram": 1}
 
 
 def test_a_value_on_a_bound_stays_whatever_float32_makes_of_it() -> None:
@@ -84,7 +82,6 @@ def test_a_value_on_a_bound_stays_whatever_float32_makes_of_it() -> None:
 def test_no_filter_and_no_row_drop_nothing() -> None:
     assert filtered(np.arange(1), signals([(1.0, 1.0, 1.0)]), {}).num_rows == 0
     assert filtered(np.zeros(0, np.int64), signals([]), {"word_count": (1.0, None)}).num_rows == 0
-    assert summary(filtered(np.zeros(0, np.int64), signals([]), {})) == {}
 
 
 @pytest.mark.parametrize(

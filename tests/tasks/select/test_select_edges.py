@@ -128,7 +128,7 @@ def test_a_subject_outside_the_sample_moves_nobody_with_every_step(house: Any) -
     """Among them: whoever made an n-gram just so frequent that it was boilerplate."""
     judges, steps = beside(house), {**BOTH, **ALL_STEPS, "near_duplicates": None, "sample_rows": 100}
     rows = [
-        row(i, f"{text(random.Random(i), WORDS, 30)} {ITEM if i % 4 == 0 else ''}") | {"author": f"b{i // 4}"} for i in range(400)
+        row(i, f"{text(random.Random(i), WORDS, 30)} {ITEM if i % 8 < 2 else ''}") | {"author": f"b{i // 4}"} for i in range(400)
     ]
     asked = {**steps, "decontaminate": {"tables": ["exam"], "n": 8, "max_document_fraction": 0.25}}
     pool = house.put("news", rows, NEWS, n_files=3)

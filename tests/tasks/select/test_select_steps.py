@@ -181,21 +181,6 @@ def test_a_floor_keeps_some_of_each_stratum(house: Any) -> None:
     assert kept(floors={"by": "label", "min_rows": 12}) == {"words": 48, "cars": 12}
 
 
-@pytest.mark.parametrize(
-    "asked", [{"n_rows": 31}, {"n_tokens": 1_000}, {"keep_fraction": 0.2, "floors": {"by": "label", "min_rows": 9}}]
-)
-def test_exact_is_what_a_whole_sample_finds(house: Any, asked: dict[str, Any]) -> None:
-    pool = house.put("news", pool_rows(150), NEWS, n_files=2)
-    beside = house.put("speech", target_rows(WORDS), NOTES), house.put("faq", target_rows(CARS), NOTES)
-    both = {"target": {"speech": 1, "faq": 2}, **asked}
-    whole = house.select([pool], *beside, **both)
-    assert whole.n_kept > 0
-    # The ratios are fitted on the sample: with a sample of everything but a small one for the cut they would be the same.
-    exact = house.select([pool], *beside, **both, exact=True, sample_rows=30)
-    n = asked.get("n_rows")
-    assert n is None or exact.n_kept == n == whole.n_kept
-
-
 # --- scores, other spaces, the reference --------------------------------------------------------------------------------------
 
 
@@ -228,7 +213,7 @@ def test_a_score_that_is_not_there_is_named(house: Any) -> None:
         house.select([pool], target=None, filters={"word_count": [1, None]}, floors={"by": "lable", "min_rows": 1})
 
 
-@pytest.mark.parametrize("method", ["clusters", "simcore", "transport"])
+@pytest.mark.parametrize("method", ["clusters", *(pytest.param(m, marks=pytest.mark.slow) for m in ("simcore", "transport"))])
 def test_other_spaces_find_what_is_like_the_target(house: Any, method: str) -> None:
     pool = house.put("news", pool_rows(120), NEWS, n_files=2)
     result = house.select(
