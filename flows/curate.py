@@ -60,7 +60,6 @@ def _curate_one(work: Workspace, name: str) -> Curated:
 
 def _decided(work: Workspace, name: str, ingested: tuple[IngestedTable, ...], scanned: DedupResult, start: float) -> Curated:
     pool, left_out = pool_of(work, name, scanned)
-    say("dataset %s: select", name)
     selected = selection_of(work, name, pool)
     say("dataset %s: prune", name)
     pruned = prune(work.settings, name, pool, selected.snapshot if selected else None, scheduler=work.scheduler)
@@ -110,6 +109,7 @@ def selection_of(work: Workspace, name: str, pool: tuple[Snapshot, ...]) -> Sele
     if not dataset.selects:
         return None
     scores = scores_of(work, name, pool)
+    say("dataset %s: select", name)
     result = select(work.settings, name, pool, work.records(dataset.beside), scores, scheduler=work.scheduler)
     show_selection(work, result)
     return result

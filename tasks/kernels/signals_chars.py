@@ -27,6 +27,7 @@ ELLIPSIS, QUOTE, BULLETS = "\u2026", "\u201d", "\u2022\u2023\u25b6\u25c0\u25e6\u
 MARKS = ELLIPSIS + QUOTE + BULLETS  # all of them three bytes of UTF-8, the first one 0xE2
 REPLACEMENT = 0xFFFD
 _LIMIT = SPACE | NEWLINE
+_PLAIN = 0x40000  # from here on no code point has a case or a class
 _CASED, _DIGIT, _LOOK, _ALPHA, _SPACE, _NEWLINE = (
     np.uint8(flag.bit_length() - 1) for flag in (CASED, DIGIT, LOOK, ALPHA, SPACE, NEWLINE)
 )
@@ -53,7 +54,8 @@ def _all(method: object, chars: list[str]) -> Bools:
 @cache
 def flag_table() -> U32:
     """`entries` of every code point, made once in a process, when the first document that is not ASCII comes."""
-    return entries(range(0x110000))
+    rest = np.arange(_PLAIN, 0x110000, dtype=np.uint32) << np.uint32(8)
+    return np.concatenate([entries(range(_PLAIN)), rest])
 
 
 _ASCII = entries(range(128))

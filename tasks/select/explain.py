@@ -215,7 +215,8 @@ def said(decision: Decision, threshold: float | None) -> str:
 
 def _kept(decision: Decision, threshold: float | None) -> str:
     target = f" for target {decision.target}" if decision.target else ""
-    cut = f", without {len(decision.cuts) // 2} spans that are cut out" if decision.cuts else ""
+    n_cut = len(decision.cuts or ()) // 2
+    cut = f", without {n_cut} span{'s' if n_cut > 1 else ''} cut out" if n_cut else ""
     return f"{KEPT}{target}{cut}: {_why_kept(decision.key, threshold)}"
 
 

@@ -72,8 +72,8 @@ def sample_figures(
     )
     kept, again = admitted(ours, cuts)[0], admitted(other, fit_cuts(other, totals, budget))[0]
     first = rows.weights[:, 0]
-    drawn_on = [
-        n_drawn_on(inclusion(rows.weights[:, r], -np.inf if threshold is None else threshold, temperature=rules.temperature))
+    missed = [
+        1 - inclusion(rows.weights[:, r], -np.inf if threshold is None else threshold, temperature=rules.temperature)
         for r, threshold in enumerate(cuts.thresholds)
     ]
     thresholds = [threshold for threshold in cuts.thresholds if threshold is not None]
@@ -82,7 +82,7 @@ def sample_figures(
         "threshold": min(thresholds) if thresholds else None,
         "thresholds": dict(zip(rules.targets, cuts.thresholds, strict=True)),
         "effective_sample_size": effective_sample_size(first, temperature=rules.temperature),
-        "n_drawn_on": float(sum(drawn_on)),
+        "n_drawn_on": n_drawn_on(1 - np.prod(missed, axis=0)),
         "length_correlation": length_correlation(first, rows.n_tokens),
         "seed_overlap": seed_overlap(kept, again),
         "floors_exceed_budget": cuts.exceeded,

@@ -210,7 +210,7 @@ def _named(source: SourceCounts, losses: Losses, labels: Collection[str]) -> str
     if source.column in labels:
         return f"{source.column} = {source.value!r}" if source.value is not None else f"{source.column} NULL"
     rank = [s.value for s in losses.sources(source.column)].index(source.value) + 1
-    return f"value {rank} of {source.column}, by number of records,"
+    return f"value {rank} of column {source.column} (by number of records)"
 
 
 def _way_out(source: SourceCounts, dataset: str) -> str:

@@ -149,7 +149,7 @@ DROPPED = Decision(1, False, "filtered", signal="word_count", value=3.0, bound=2
         (
             Decision(1, True, "kept", cuts=[0, 4, 9, 12]),
             None,
-            "kept, without 2 spans that are cut out: nothing speaks against it",
+            "kept, without 2 spans cut out: nothing speaks against it",
         ),
         (Decision(1, False, "unheard_of"), None, "dropped, unheard_of"),
     ],

@@ -108,7 +108,7 @@ def language(warnings: tuple[LossWarning, ...]) -> str:
 def test_values_are_named_only_where_they_are_labels() -> None:
     rows = [("news", "en", (KEPT, None))] * 200 + [("news", "Ada Lovelace", (FILTERED, "n_words"))] * 100
     assert "Ada" not in language(check(counted(rows), BY_LANGUAGE, "d"))
-    assert "value 2 of language" in language(check(counted(rows), BY_LANGUAGE, "d"))
+    assert "value 2 of column language" in language(check(counted(rows), BY_LANGUAGE, "d"))
     assert not [w for w in check(counted(rows), SafetySettings(), "d") if w.source.column == "language"]
     assert "language = 'Ada Lovelace'" in language(check(counted(rows), BY_LANGUAGE, "d", labels=["language"]))
 

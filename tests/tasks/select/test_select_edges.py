@@ -99,7 +99,7 @@ def test_persons_are_no_classes_and_are_not_told(house: Any, monkeypatch: pytest
     pool, judges = house.put("news", [*pool_rows(60), *short], NEWS), beside(house)
     by = {"floors": {"by": "author", "min_rows": 1}, "safety": {"by": ["author", "quality"], "min_rows": 10}}
     result = house.select([pool], *judges, **by, keep_fraction=0.9, filters={"word_count": [8, None]})
-    assert [("of author" in said, "of quality" in said) for said in result.warnings] == [(True, False), (False, True)]
+    assert [("column author" in said, "column quality" in said) for said in result.warnings] == [(True, False), (False, True)]
     told = f"{house.lake.lineage(result.snapshot)} {result}"
     assert "zoe" not in told and "0.8125" not in told and "a13" not in told
     monkeypatch.setattr("tasks.select.safety.MAX_VALUES", 16)
