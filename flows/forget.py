@@ -194,7 +194,7 @@ def tables_of(work: Workspace, dataset: str) -> list[str]:
     asked = work.settings.dataset(dataset)
     written = {
         "ngram_counts": asked.method == "importance",
-        "signals": bool(asked.select.filters),
+        "signals": asked.select.measures_signals,
         "signatures": asked.select.near_duplicates is not None,
         "contamination": asked.select.decontaminate is not None,
         "neighbours": asked.select.reviews,

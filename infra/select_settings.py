@@ -133,6 +133,7 @@ class SelectSettings(_Strict):
     temperature: Positive = 0.02
     n_clusters: Annotated[int, Field(ge=2, le=100_000)] = 64
     seed: int = 0
+    signals: bool = False  # measure quality signals also where no filter asks for them
     filters: dict[str, Bounds] = {}
     near_duplicates: NearDuplicateSettings | None = None
     decontaminate: DecontaminateSettings | None = None
@@ -164,9 +165,14 @@ class SelectSettings(_Strict):
         return self.decontaminate is not None and self.decontaminate.neighbours > 0
 
     @property
+    def measures_signals(self) -> bool:
+        """Whether the quality signals of texts are measured."""
+        return self.signals or bool(self.filters)
+
+    @property
     def compares_texts(self) -> bool:
         """Whether a step before the resampling looks at texts."""
-        return bool(self.filters) or self.near_duplicates is not None or self.decontaminate is not None
+        return self.measures_signals or self.near_duplicates is not None or self.decontaminate is not None
 
     @property
     def drops(self) -> bool:

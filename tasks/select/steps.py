@@ -36,10 +36,10 @@ SIGNAL_COLUMNS = pa.schema([("row_id", pa.int64()), *((name, pa.float32()) for n
 def local_verdicts(lake: Lake, workers: Workers, plan: Plan, rules: Rules, scratch: str) -> list[str]:
     """The verdicts of filters and decontamination."""
     found = list[str]()
-    if plan.select.filters:
+    if plan.select.measures_signals:
         snapshot, _ = measured(lake, workers, plan, Measure("signals", SIGNAL_COLUMNS, signal_rows, None, {}))
         parts = parts_by_source(lake, plan, snapshot)
-        found += workers.map(filter_file, parts, plan.select.filters, scratch)
+        found += workers.map(filter_file, parts if plan.select.filters else [], plan.select.filters, scratch)
     if plan.select.decontaminate is not None:
         found += contamination(lake, workers, plan, rules, scratch, plan.select.decontaminate)
     return found

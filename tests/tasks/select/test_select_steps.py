@@ -133,6 +133,14 @@ def test_a_new_file_is_measured_alone(house: Any) -> None:
         assert before < now and len(now) == len(before) + 1
 
 
+def test_signals_are_there_to_look_at_before_a_bound_is_set(house: Any) -> None:
+    pool = house.put("news", pool_rows(20), NEWS)
+    result = house.select([pool], target=None, signals=True)
+    signals = house.lake.read(house.lake.snapshot("signals/d")).to_pylist()
+    assert result.n_kept == result.n_raw - 2 and len(signals) == 26  # two have no text
+    assert min(row["word_count"] for row in signals) == 0
+
+
 def test_a_cut_record_stays_without_the_span(house: Any) -> None:
     rows = pool_rows()
     pool, exam = house.put("news", rows, NEWS), house.put("exam", [{"text": ITEM}], NOTES)
