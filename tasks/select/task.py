@@ -50,6 +50,7 @@ from tasks.select.safety import refuse_many
 from tasks.select.scored import Rows
 from tasks.select.steps import duplicate_verdicts, local_verdicts
 
+_RANGE_ROWS = 250_000  # so that a few workers share even a pool of a million records
 _MEASURES = ("signals", "signatures", "contamination")
 
 
@@ -150,7 +151,7 @@ class _Run:
 
     @property
     def spans(self) -> list[Span]:
-        return ranges(self.plan.n_rows)
+        return ranges(self.plan.n_rows, _RANGE_ROWS)
 
 
 def _run(run: _Run, scores: Snapshot | None) -> Snapshot:
