@@ -18,7 +18,7 @@ from flows.select_why import remove_samples
 from flows.train import train_again
 from flows.workspace import Workspace, opened
 from infra.contracts import Snapshot
-from infra.lake import Lake
+from infra.lake import DERIVED, Lake
 from infra.settings import Settings, load_settings
 from infra.views import NothingToEmbed
 from tasks.dedup.restore import Resumed, resume, suspend
@@ -38,17 +38,6 @@ from tasks.train.task import (
     retrained_since,
 )
 
-_DERIVED = (
-    "ngram_counts",
-    "signals",
-    "signatures",
-    "contamination",
-    "neighbours",
-    "model_scores",
-    "selection",
-    "scores",
-    "training_set",
-)
 _NOTHING_LEFT = (EmptyTarget, EmptySample, NothingToEmbed, NotTrained)
 _NO_LONGER_MADE = "lethe.toml does not make it any more, and it rests on rows that have changed since"
 
@@ -184,7 +173,7 @@ def dropped(work: Workspace, made: Iterable[str], failed: Mapping[str, str]) -> 
 
 def fallen(work: Workspace, written: Collection[str]) -> Iterator[str]:
     """Derived tables, but for those just written, that rest on a table which is gone or has other rows by now."""
-    for table in (table for stage in _DERIVED for table in work.lake.tables(stage) if table not in written):
+    for table in (table for stage in DERIVED for table in work.lake.tables(stage) if table not in written):
         if not stands(work.lake, work.lake.lineage(work.lake.snapshot(table)).inputs):
             yield table
 
@@ -203,7 +192,7 @@ def tables_of(work: Workspace, dataset: str) -> list[str]:
         "scores": asked.prune.method in ("density", "prototypes"),
         "training_set": True,
     }
-    return [f"{stage}/{dataset}" for stage in _DERIVED if written[stage]]
+    return [f"{stage}/{dataset}" for stage in DERIVED if written[stage]]
 
 
 # --- models ---------------------------------------------------------------------------------------------------------------------

@@ -42,8 +42,7 @@ _SLASH = "~"  # stands for the slashes of a table's name in its folder's name; n
 _TRIES = 24
 _N_REQUESTS = 16
 _N_LOOKED_BACK = 64
-_STAGES = (
-    "records",
+DERIVED = (  # in this order: what a table was derived from comes before it
     "ngram_counts",
     "signals",
     "signatures",
@@ -53,9 +52,8 @@ _STAGES = (
     "selection",
     "scores",
     "training_set",
-    "members",
-    "residual",
 )
+_STAGES = ("records", *DERIVED, "members", "residual")
 _SINGLE = (
     "quarantine",
     "sources",

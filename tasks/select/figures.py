@@ -107,7 +107,7 @@ def shapes_of(decided: Sequence[Decided], target: Shape | None, edges: F64) -> d
 
 def by_target(plan: Plan, decided: Sequence[Decided], rules: Rules, kl: dict[str, dict[str, float]]) -> dict[str, Any]:
     """What each target was given, and how near the selection came to it."""
-    if rules.targets != tuple(plan.asked.target):
+    if not plan.compares:
         return {}
     total = sum(plan.asked.target.values())
     kept = np.sum([one.n_by_target for one in decided], axis=0) if decided else np.zeros(len(rules.targets), np.int64)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
 from operator import add
 from typing import Any
@@ -122,12 +122,15 @@ def select(
 
 
 def _result(dataset: str, snapshot: Snapshot, summary: dict[str, Any], *, found: bool, seconds: float) -> SelectResult:
-    named = {name: summary.get(name) for name in SelectResult.__dataclass_fields__ if name in _TOLD}
-    warnings = tuple(summary.get("warnings", ()))
-    return SelectResult(dataset, snapshot, found, seconds, **named, warnings=warnings, figures=dict(summary))  # pyright: ignore[reportArgumentType]
+    told: dict[str, Any] = {**summary, "warnings": tuple(summary["warnings"])}
+    named = {name: told[name] for name in _SUMMARY}
+    return SelectResult(dataset, snapshot, found, seconds, **named, figures=dict(summary))
 
 
-_TOLD = tuple(SelectResult.__dataclass_fields__)[4:-2]
+# The fields of a result that stand under their own names in the summary.
+_SUMMARY = tuple(
+    one.name for one in fields(SelectResult) if one.name not in ("dataset", "snapshot", "found", "seconds", "figures")
+)
 
 
 def _let_go(lake: Lake, plan: Plan) -> None:
@@ -260,7 +263,7 @@ def _budget(plan: Plan, rules: Rules) -> Budget:
     """The budget asked for; everything, where nothing is asked for and nothing is ranked."""
     asked = plan.select
     floors = Floors(asked.floors.min_fraction, asked.floors.min_rows) if asked.floors else Floors()
-    shares = tuple(plan.asked.target.values()) if rules.targets != ("",) else (1.0,)
+    shares = tuple(plan.asked.target.values()) if plan.compares else (1.0,)
     if asked.n_rows is not None or asked.n_tokens is not None:
         return Budget(None, asked.n_rows, asked.n_tokens, shares, floors)
     unranked = plan.asked.method == "none" or (plan.asked.method == "score" and rules.door.is_bounded)
