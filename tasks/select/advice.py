@@ -26,6 +26,7 @@ from infra.ids import F64, I64
 
 N_BUCKETS = 100
 _TENTHS = 10
+_TIE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def advised_fraction(log_weights: F64, n_tokens: I64, n_training_tokens: float, 
             for n, mean, share in zip(upto.tolist(), b, fractions.tolist(), strict=True)
         ]
     )
-    best = int(np.argmin(errors))
+    # The least data that does as well: where many fractions tie, rounding must not choose among them.
+    best = int(np.argmax(errors <= errors.min() + _TIE))
     return Advice(float(fractions[best]), n_training_tokens / float(upto[best]), fractions, errors)
 
 
