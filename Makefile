@@ -4,8 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO_DIR ?= lethe-demo
+ROUNDS ?= 10
 
-.PHONY: demo test test-slow lint bench up clean install
+.PHONY: demo test test-slow laws lint bench up clean install
 
 demo: $(STAMP) ## run the whole walk on data that every installation has
 	$(BIN)/lethe demo --dir $(DEMO_DIR)
@@ -15,6 +16,9 @@ test: $(STAMP) ## the whole suite, without a GPU; in the order of the folders, s
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow
+
+laws: $(STAMP) ## the properties alone, on other examples in each of ROUNDS
+	for round in $$(seq $(ROUNDS)); do $(BIN)/python -m pytest -q -n 2 -m "hypothesis and not gpu" --hypothesis-profile=laws || exit 1; done
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,4 +1,8 @@
-"""Shared fixtures: an empty project in a temporary folder, and an environment that no outer setting reaches."""
+"""Shared fixtures: an empty project in a temporary folder, and an environment that no outer setting reaches.
+
+Laws are tried on the same examples in every run, so that a red run is due to the change and not to the day; `make laws` tries
+them on other ones each time.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +15,14 @@ from hypothesis import HealthCheck, settings
 from infra.lake import Lake
 from infra.settings import load_settings
 
-settings.register_profile(
-    "lethe", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+for profile, same_examples in (("lethe", True), ("laws", False)):
+    settings.register_profile(
+        profile,
+        deadline=None,
+        derandomize=same_examples,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
 settings.load_profile("lethe")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
