@@ -46,6 +46,16 @@ def wanted(
     return _said_yes if yes else lambda proposal: _asked(proposal, console)
 
 
+def type_names(tables: Sequence[str], *, yes: bool) -> None:
+    """Have the name of each table typed that is to be given up. Raises `NobodyToAsk` where no terminal is there and --yes was not
+    given, and `typer.Abort` for another answer."""
+    if not yes and not sys.stdin.isatty():
+        raise NobodyToAsk("giving a table up loses its rows, and there is no terminal to ask on. Approve with --yes")
+    for name in () if yes else tables:
+        if typer.prompt(f"The rows of {name} are lost for good. Type its name to give it up", err=True) != name:
+            raise typer.Abort
+
+
 def _said_yes(_: Proposal) -> Answer:
     from flows.retire import Answer  # noqa: PLC0415
 

@@ -56,7 +56,13 @@ def main() -> None:
 
 @contextmanager
 def _flows(config: Path, *, progress: bool = True) -> Iterator[str]:
-    """Prefect's settings for a command: a running server if there is one, else one of our own that ends with the command."""
+    """Prefect's settings for a command: a running server if there is one, else one of our own that ends with the command.
+
+    Raises `ConfigError` before any server is started.
+    """
+    from infra.settings import load_settings  # noqa: PLC0415
+
+    load_settings(config)
     from flows.servers import embedded  # noqa: PLC0415 - Prefect takes seconds to import
 
     with shown(_errors) if progress else nullcontext(), embedded(config):
@@ -190,12 +196,30 @@ def dedup(
 
 
 @app.command()
-def restore(tables: list[str], config: Config = _DEFAULT, as_json: Json = False) -> None:
+def restore(
+    tables: list[str],
+    from_raw: Annotated[
+        bool, typer.Option("--from-raw", help="Take in from its raw files what nothing rebuilds any more, and compare it.")
+    ] = False,
+    give_up: Annotated[
+        bool, typer.Option("--give-up", help="Drop the recipes of tables that nothing rebuilds any more. Their rows are lost.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --give-up: do not ask for the table's name.")] = False,
+    config: Config = _DEFAULT,
+    as_json: Json = False,
+) -> None:
     """Bring retired tables back, equal by digest to what they were."""
+    if (from_raw and give_up) or (yes and not give_up):
+        raise typer.BadParameter("--from-raw and --give-up exclude each other; --yes goes with --give-up")
+    if give_up:
+        from flows.approval import type_names  # noqa: PLC0415
+
+        type_names(tables, yes=yes)
     with _flows(config) as path:
+        from flows.retire import give_up as drop  # noqa: PLC0415
         from flows.retire import restore as run  # noqa: PLC0415
 
-        _out(show.restored(run(tables, path)), as_json)
+        _out(show.given_up(*drop(tables, path)) if give_up else show.restored(run(tables, path, from_raw)), as_json)
 
 
 @app.command()
@@ -216,17 +240,22 @@ def select(
     samples: Annotated[
         bool, typer.Option("--samples", help="Show some kept and dropped records: they may hold personal data.")
     ] = False,
-    n: Annotated[int, typer.Option("-n", min=1, max=1000, help="With --samples: how many of each.")] = 10,
+    neighbours: Annotated[
+        bool, typer.Option("--neighbours", help="Show the records nearest to evaluation items; with --samples, their texts.")
+    ] = False,
+    n: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000, help="How many neighbours, or samples of each kind.")] = 10,
     config: Config = _DEFAULT,
     as_json: Json = False,
 ) -> None:
     """Selection alone, on the tables as they are in the lake."""
-    if why is not None and samples:
-        raise typer.BadParameter("--why and --samples exclude each other")
-    if why is not None or samples:
-        from flows.select_why import sampled_records, why_selected  # noqa: PLC0415
+    if why is not None and (samples or neighbours):
+        raise typer.BadParameter("--why answers for one record: give neither --samples nor --neighbours beside it")
+    if why is not None or samples or neighbours:
+        from flows.select_why import near_records, sampled_records, why_selected  # noqa: PLC0415
 
-        return _out(why_selected(name, why, config) if why is not None else sampled_records(name, n, config), as_json)
+        if why is not None:
+            return _out(why_selected(name, why, config), as_json)
+        return _out(near_records(name, n, config, texts=samples) if neighbours else sampled_records(name, n, config), as_json)
     with _flows(config) as path:
         from flows.curate import select_records  # noqa: PLC0415
         from flows.selection_report import report_path  # noqa: PLC0415
@@ -325,7 +354,9 @@ def demo(
 ) -> None:
     """The whole walk on data that every installation has: curate, train, forget, verify."""
     directory.mkdir(parents=True, exist_ok=True)
-    with _flows(directory / "lethe.toml", progress=False):
+    from flows.servers import embedded  # noqa: PLC0415 - Prefect takes seconds to import
+
+    with embedded(directory / "lethe.toml"):
         from flows.demo import demo as run  # noqa: PLC0415
 
         _out(run(directory), as_json)

@@ -21,7 +21,6 @@ from tasks.dedup.task import DedupResult, dedup
 from tasks.ingest.task import IngestedTable, ingest
 from tasks.prune.task import PruneResult, prune
 from tasks.select.task import SelectResult, select
-from tasks.train.score import score_pool
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,8 @@ def scores_of(work: Workspace, name: str, pool: tuple[Snapshot, ...]) -> Snapsho
     asked = work.settings.dataset(name).select.score
     if asked is None or asked.model is None:
         return None
+    from tasks.train.score import score_pool  # noqa: PLC0415 - torch takes seconds to import, and few datasets are scored so
+
     say("dataset %s: score by model %s", name, asked.model)
     return score_pool(work.settings, name, pool, scheduler=work.scheduler)
 

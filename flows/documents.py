@@ -177,10 +177,24 @@ class RestoredTable(_Document):
     version: int
     digest: str
     seconds: float
+    from_raw: bool = False  # taken in from its raw files; else rebuilt by its recipe
+    same: bool = True  # the rows that were retired, by digest
+    rows_retired: int = 0  # of a table from raw files: how many were retired
+    n_suppressed: int = 0  # of a table from raw files: rows refused because their subjects asked to be erased
+
+
+class GivenUpTable(_Document):
+    table: str
+    given_up: str
+    reason: str
+    missing: list[str]
+    rows: int
+    datasets: list[str] = []  # those of lethe.toml that still name it
 
 
 class RestoreDocument(_Document):
     tables: list[RestoredTable]
+    given_up: list[GivenUpTable] = []
 
 
 class CompactedTable(_Document):
@@ -301,6 +315,8 @@ class StatusDocument(_Document):
     requests: list[dict[str, Any]]
     foreign: list[dict[str, Any]] = []
     retired: list[dict[str, Any]] = []
+    given_up: list[dict[str, Any]] = []
+    neighbours: dict[str, int] = {}  # by dataset: pairs of evaluation items and near records, for review
 
 
 class ExportDocument(_Document):
@@ -332,9 +348,10 @@ class QuarantinedTable(_Document):
     n_suppressed: int
     n_erased: int
     fraction: float
-    adds_up: bool  # n_in = n_rows + n_quarantined + n_suppressed + n_erased
+    adds_up: bool  # n_in = n_rows + n_quarantined + n_suppressed + n_erased + n_given_up
     reasons: list[QuarantineReason]
     stopped: list[StoppedFile]
+    n_given_up: int = 0  # rows of a retired table that could not be rebuilt and was given up
 
 
 class QuarantineDocument(_Document):
@@ -345,6 +362,7 @@ class QuarantineDocument(_Document):
     n_suppressed: int
     n_erased: int
     adds_up: bool
+    n_given_up: int = 0
 
 
 class InitDocument(_Document):

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from flows.documents import ExportDocument
-from flows.train import pool_of_training_set
+from flows.training_sets import pool_of_training_set
 from flows.workspace import RECORDS
 from infra.contracts import LetheError
 from infra.decisions import kept_ids

@@ -32,11 +32,11 @@ from tasks.train.task import (
     TrainResult,
     held_models,
     inputs_of,
-    registered_versions,
     retire_model,
     retire_superseded,
     retrained_since,
 )
+from tasks.train.versions import registered_versions
 
 _NOTHING_LEFT = (EmptyTarget, EmptySample, NothingToEmbed, NotTrained)
 _NO_LONGER_MADE = "lethe.toml does not make it any more, and it rests on rows that have changed since"

@@ -7,7 +7,7 @@ them, and never logged.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from flows.workspace import RECORDS
 from infra.contracts import UnknownTable
 from infra.files import read_part
 from infra.lake import Lake
-from infra.retired import retired
+from infra.retired import given_up, retired
 from infra.settings import load_settings
 from tasks.forget import ledger as requests
 from tasks.ingest import ledger
@@ -45,14 +45,15 @@ class _Tally:
 
 @dataclass(frozen=True)
 class _Ground:
-    """What a report stands on: the lake, the folder of lethe.toml, what was erased of each table, how many raw rows to show, and
-    the rows of retired tables."""
+    """What a report stands on: the lake, the folder of lethe.toml, what was erased of each table, how many raw rows to show, the
+    rows of retired tables, and the tables that were given up."""
 
     lake: Lake
     home: Path
     erased: Mapping[str, int]
     n_raw: int
     n_retired: Mapping[str, int]
+    given_up: Collection[str]
 
 
 _Tallies = dict[str, dict[str, _Tally]]  # by table and reason
@@ -70,7 +71,7 @@ def quarantine_report(
     lake = Lake.open(settings)
     entries = _entries(lake, tables)
     n_retired = {name: entry.n_rows for name, entry in retired(lake).items()}
-    ground = _Ground(lake, settings.home, _n_erased(lake), n_raw if raw else 0, n_retired)
+    ground = _Ground(lake, settings.home, _n_erased(lake), n_raw if raw else 0, n_retired, given_up(lake))
     tallies = _tallies(lake, None if tables is None else [*entries], ground.n_raw)
     told = [_told(ground, name, found, tallies.get(name, {})) for name, found in entries.items()]
     return QuarantineDocument(
@@ -80,6 +81,7 @@ def quarantine_report(
         n_quarantined=sum(table.n_quarantined for table in told),
         n_suppressed=sum(table.n_suppressed for table in told),
         n_erased=sum(table.n_erased for table in told),
+        n_given_up=sum(table.n_given_up for table in told),
         adds_up=all(table.adds_up for table in told),
     )
 
@@ -159,7 +161,8 @@ def _told(ground: _Ground, name: str, entries: Sequence[Entry], tallies: Mapping
     )
     n_quarantined = sum(tally.n_rows for tally in tallies.values())
     missing = n_in - n_rows - n_quarantined - n_suppressed
-    is_erased = 0 < missing <= ground.erased.get(RECORDS + name, 0) + ground.erased.get(_TABLE, 0)
+    is_given_up = name in ground.given_up
+    is_erased = not is_given_up and 0 < missing <= ground.erased.get(RECORDS + name, 0) + ground.erased.get(_TABLE, 0)
     return QuarantinedTable(
         name=name,
         n_in=n_in,
@@ -168,7 +171,8 @@ def _told(ground: _Ground, name: str, entries: Sequence[Entry], tallies: Mapping
         n_suppressed=n_suppressed,
         n_erased=missing if is_erased else 0,
         fraction=n_quarantined / n_in if n_in else 0.0,
-        adds_up=missing == 0 or is_erased,
+        n_given_up=missing if is_given_up else 0,
+        adds_up=missing == 0 or is_erased or is_given_up,
         reasons=_reasons(tallies, ground.home, ground.n_raw),
         stopped=[StoppedFile(file=_shown(e.uri, ground.home), message=e.stopped) for e in entries if e.stopped],
     )

@@ -6,7 +6,7 @@ thinks, the lake's lease is free, and what was proposed is looked at again befor
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -21,18 +21,26 @@ from prefect.flow_runs import pause_flow_run
 from prefect.input import RunInput
 
 from flows.curate import contained_in
-from flows.progress import say
+from flows.progress import count_tables, say
 from flows.workspace import RECORDS, Workspace, opened
 from infra.contracts import LetheError
 from infra.retired import retired
 from infra.settings import Settings
 from infra.tracking import inputs_of, open_tracking, versions
+from tasks.dedup import give_up as giving_up
 from tasks.dedup import restore as restoring
 from tasks.dedup import retire as retiring
+from tasks.dedup.give_up import GivenUp
+from tasks.dedup.lost import listed
 from tasks.dedup.prices import dollars
 from tasks.dedup.restore import Restored
 from tasks.dedup.retire import Proposal, RetireRefused
 from tasks.dedup.task import DedupResult, dedup
+from tasks.forget.plan import knows
+from tasks.forget.returns import refuse_returns
+from tasks.ingest import ledger
+from tasks.ingest.sources import raw_files
+from tasks.ingest.task import ingest
 from tasks.train.task import held_models
 
 WAIT = timedelta(days=1)
@@ -42,6 +50,10 @@ _SHOWN = 200  # tables that a page names
 
 class NotApproved(LetheError):
     """Nobody approved of a proposal in time; nothing was removed."""
+
+
+class NoRawFiles(LetheError):
+    """A table is to be taken in from raw files that are not there."""
 
 
 class Approval(RunInput):
@@ -149,16 +161,59 @@ def retire(
         answer = Answer(False, "dry run") if dry_run or not proposal.tables else _ask.get()(proposal)
         done = _retired(config, proposal, answer) if answer.approved else ()
     finally:
-        _give_up(config, proposal)
+        _drop_unused(config, proposal)
     return RetireResult(proposal, scanned, answer.approved, done)
 
 
 @flow(name="restore", persist_result=False, validate_parameters=False)
-def restore(tables: list[str], config: str = "lethe.toml") -> tuple[Restored, ...]:
-    """Bring retired tables back, equal by digest to what they were."""
+def restore(tables: list[str], config: str = "lethe.toml", from_raw: bool = False) -> tuple[Restored, ...]:
+    """Bring retired tables back, equal by digest to what they were. `from_raw`: tables that nothing rebuilds any more, from their
+    raw files; they are compared with what was retired."""
     with opened(config) as work:
         say("restore %s", ", ".join(tables))
+        if from_raw:
+            return _from_raw(work, tuple(dict.fromkeys(tables)))
         return restoring.restore(work.settings, tables, scheduler=work.scheduler)
+
+
+@flow(name="give-up", persist_result=False, validate_parameters=False)
+def give_up(tables: list[str], config: str = "lethe.toml") -> tuple[tuple[GivenUp, ...], dict[str, list[str]]]:
+    """Give up retired tables that nothing rebuilds any more; also the datasets of lethe.toml that still name each of them."""
+    with opened(config) as work:
+        say("give up %s", ", ".join(tables))
+        done = giving_up.give_up(work.settings, tables, scheduler=work.scheduler)
+        datasets = work.settings.datasets.items()
+        return done, {one.table: [name for name, d in datasets if one.table in (*d.pool, *d.beside)] for one in done}
+
+
+def _from_raw(work: Workspace, tables: tuple[str, ...]) -> tuple[Restored, ...]:
+    """Give tables up and have ingest take them in. Where it fails, they are retired as they were; a run that is killed leaves
+    them given up, and the next one goes on. A table that a killed run committed is there."""
+    found = listed(work.lake, tables)
+    retiring.settle(work.lake, keep=tables)
+    waiting = tuple(name for name in tables if not work.lake.exists(RECORDS + name))
+    _refuse_without_raw(work.settings, waiting)
+    refuse_returns(work.lake, work.settings, [found[name] for name in waiting])
+    giving_up.give_up(work.settings, tables, keep=True, scheduler=work.scheduler)
+    try:
+        if waiting:
+            ingest(work.settings, waiting, prune=True, anew=waiting, scheduler=work.scheduler, progress=count_tables)
+    except LetheError:
+        giving_up.retired_still(work.settings, {name: found[name] for name in waiting})
+        raise
+    n_suppressed = Counter[str]()
+    for (table, _), entry in ledger.read(work.lake).items():
+        n_suppressed[table] += entry.n_suppressed
+    return giving_up.taken_in(work.settings, tables, n_suppressed=n_suppressed)
+
+
+def _refuse_without_raw(settings: Settings, tables: Sequence[str]) -> None:
+    """Tables that lethe.toml does not know, or that have no raw file, cannot be taken in."""
+    unknown = [name for name in tables if not knows(settings, name)]
+    files = raw_files(settings, tuple(name for name in tables if name not in unknown)) if len(unknown) < len(tables) else {}
+    for name in (name for name in tables if not files.get(name)):
+        why = "lethe.toml does not have it" if name in unknown else "none of its raw files is there"
+        raise NoRawFiles(f"{name}: {why}. Correct that, or give it up: lethe restore {name} --give-up")
 
 
 def _end_killed(config: str) -> None:
@@ -198,7 +253,7 @@ def _retired(config: str, proposal: Proposal, answer: Answer) -> tuple[str, ...]
         return retiring.retire(work.settings, proposal, approved={"approved": answer.how, "approver": answer.approver})
 
 
-def _give_up(config: str, proposal: Proposal) -> None:
+def _drop_unused(config: str, proposal: Proposal) -> None:
     """Drop what the recipes of tables need that were not retired."""
     with opened(config, shared=True) as work:
         gone = retired(work.lake)

@@ -85,6 +85,26 @@ class SamplesDocument(_Document):
     dropped: list[SelectedRecord]
 
 
+class Neighbour(_Document):
+    """An evaluation item of `table`, and a record of the pool near to it; personal data where texts were asked for."""
+
+    item: int
+    table: str
+    row_id: int
+    similarity: float  # the cosine of the two embeddings
+    keep: bool
+    reason: str
+    item_text: str | None = None
+    text: str | None = None
+
+
+class NeighboursDocument(_Document):
+    n_pairs: int  # in the list; `pairs` are the first: records that are kept before others, the most similar first
+    n_items: int
+    n_kept: int  # of the pairs, those whose record is kept
+    pairs: list[Neighbour]
+
+
 class SelectDocument(_Document):
     dataset: str
     n_raw: int
@@ -112,3 +132,4 @@ class SelectDocument(_Document):
     report: str = ""  # the page with all figures
     why: SelectWhyDocument | None = None  # only where a record was asked for: nothing was selected
     samples: SamplesDocument | None = None  # only where records were asked for
+    neighbours: NeighboursDocument | None = None  # only where they were asked for

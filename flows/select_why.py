@@ -10,10 +10,11 @@ import os
 from pathlib import Path
 
 from flows.select_documents import SelectDocument
-from flows.selection_page import page_name, samples_page
-from flows.show_selection import explained, sampled
+from flows.selection_page import neighbours_page, page_name, samples_page
+from flows.show_selection import explained, reviewed, sampled
 from infra.settings import Settings, load_settings
 from tasks.select.explain_task import samples, why
+from tasks.select.review_task import review
 
 _SAMPLES = "-samples.html"
 
@@ -33,9 +34,26 @@ def sampled_records(name: str, n: int, config: str | Path = "lethe.toml") -> Sel
     return document
 
 
+def near_records(name: str, n: int, config: str | Path = "lethe.toml", *, texts: bool = False) -> SelectDocument:
+    """The `n` records nearest to evaluation items; with their texts also on a page that only its owner may read."""
+    settings = load_settings(config)
+    found = review(settings, name, n, texts=texts)
+    if not texts:
+        return reviewed(found)
+    path = neighbours_path(settings, name)
+    document = reviewed(found, path)
+    _write_privately(path, neighbours_page(document))
+    return document
+
+
 def samples_path(settings: Settings, name: str) -> Path:
     """Where the page of a dataset's sampled records lies."""
     return settings.home / "reports" / page_name(name).replace(".html", _SAMPLES)
+
+
+def neighbours_path(settings: Settings, name: str) -> Path:
+    """Where the page of the records near to evaluation items lies: no dataset has an @ in its name."""
+    return samples_path(settings, f"{name}@neighbours")
 
 
 def remove_samples(settings: Settings) -> int:

@@ -73,15 +73,17 @@ class Part:
 # --- histograms ----------------------------------------------------------------------------------------------------------------
 
 
-def weight_chart(hist: Mapping[str, Sequence[float]]) -> Chart | None:
-    """The log weights of all, of the selected and of the target's records; None where none is known."""
+def weight_chart(hist: Mapping[str, Sequence[float]], *, compared: bool = True) -> Chart | None:
+    """The log weights of all, of the selected and of the target's records; None where none is known. `compared`: they are towards
+    targets, else standardised scores."""
     edges = list(hist.get("edges", ()))
     counts = {name: list(map(int, hist[name])) for name in ("raw", "selected", "target") if sum(hist.get(name, ()))}
     if not counts or not edges:
         return None
     said = [f"below {edges[0]:.6g}", *(f"{a:.6g} to {b:.6g}" for a, b in pairwise(edges)), f"from {edges[-1]:.6g}"]
     marks = [(place + 1, f"{edge:.6g}") for place, edge in _round_ones(edges)]
-    return _chart(counts, said, marks, "log weight (nats a token, where weights are means): how much more the target says it")
+    towards = "log weight (nats a token, where weights are means): how much more the target says it"
+    return _chart(counts, said, marks, towards if compared else "standardised score: the better, the farther right")
 
 
 def _round_ones(edges: Sequence[float]) -> list[tuple[int, float]]:

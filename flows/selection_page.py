@@ -27,7 +27,7 @@ from flows.selection_charts import (
     waterfall,
     weight_chart,
 )
-from flows.show_selection import asked_for
+from flows.show_selection import asked_for, is_ranked
 from tasks.select.report_figures import LENGTH_EDGES
 
 _MAX_SOURCES = 1_000
@@ -89,7 +89,7 @@ def page(dataset: str, figures: Mapping[str, Any]) -> str:
         figures=figures_of(figures),
         warnings=figures.get("warnings", []),
         targets=targets_of(figures),
-        weights=weight_chart(figures.get("weight_hist", {})),
+        weights=weight_chart(figures.get("weight_hist", {}), compared=bool(figures.get("targets"))) if _ranked(figures) else None,
         lengths=length_chart(figures.get("length_hist", {}), LENGTH_EDGES),
         steps=waterfall(figures.get("n_by_reason", {}), figures.get("n_by_signal", {})),
         sources=sources[:_MAX_SOURCES],
@@ -109,6 +109,11 @@ def page(dataset: str, figures: Mapping[str, Any]) -> str:
 def samples_page(document: SelectDocument) -> str:
     """The page of sampled records, with their texts."""
     return _render("selection_samples.html", dataset=document.dataset, samples=document.samples)
+
+
+def neighbours_page(document: SelectDocument) -> str:
+    """The page of records near to evaluation items, with their texts."""
+    return _render("selection_neighbours.html", dataset=document.dataset, near=document.neighbours)
 
 
 def _render(template: str, **what: Any) -> str:
@@ -133,11 +138,12 @@ def percent(share: float) -> str:
 
 def figures_of(figures: Mapping[str, Any]) -> list[Figure]:
     """The summary in numbers; what is not known is left out."""
-    return [
-        figure
-        for make in (_kept, _nearer, _sample_size, _drawn_on, _by_length, _by_chance, _advised)
-        if (figure := make(figures)) is not None
-    ]
+    of_weights = (_nearer, _sample_size, _drawn_on, _by_length, _by_chance) if _ranked(figures) else (_at_random,)
+    return [figure for make in (_kept, *of_weights, _advised) if (figure := make(figures)) is not None]
+
+
+def _ranked(figures: Mapping[str, Any]) -> bool:
+    return is_ranked(figures.get("effective_sample_size"), figures.get("n_sample"))
 
 
 def _kept(figures: Mapping[str, Any]) -> Figure:
@@ -170,6 +176,12 @@ def _drawn_on(figures: Mapping[str, Any]) -> Figure | None:
         return None
     said = "of what no step before dropped: each is drawn once; the nearer to the share kept, the less the noise decides"
     return Figure("drawn out of", percent(min(found / n_sample, 1.0)), said)
+
+
+def _at_random(figures: Mapping[str, Any]) -> Figure | None:
+    if not figures.get("n_by_reason", {}).get("below_threshold"):
+        return None
+    return Figure("drawn", "at random", "there is nothing to rank by: a keyed draw, the same in every run")
 
 
 def _advised(figures: Mapping[str, Any]) -> Figure | None:

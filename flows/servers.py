@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -32,6 +33,13 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+# A temporary server writes to the terminal of its command; ended with it, it may report, traceback and all, what it was doing:
+# not the user's trouble. PREFECT_LOGGING_LEVEL in the environment brings it back.
+_HUSHED = {
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    "PREFECT_LOGGING_HANDLERS_DEBUG_LEVEL": "CRITICAL",
+}
+_SERVICES = ("EventsWorker", "APILogWorker")  # Prefect's, in this process; their loggers are not below its own
 
 
 class ServerError(LetheError):
@@ -49,6 +57,10 @@ def embedded(config: Path) -> Iterator[None]:
     if home.is_dir():
         (home / ".lethe").mkdir(mode=0o700, exist_ok=True)  # Prefect does not make the parents of its own folder
     wanted = {**_QUIET, "PREFECT_HOME": str(home / ".lethe" / "prefect")}
+    if "PREFECT_LOGGING_LEVEL" not in os.environ:
+        wanted |= _HUSHED
+        for service in _SERVICES:
+            logging.getLogger(service).setLevel(logging.CRITICAL)
     running = _running_api(home)
     if running:
         wanted["PREFECT_API_URL"] = running

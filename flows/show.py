@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from flows.maintain import Maintained
     from flows.retire import RetireResult
     from infra.foreign import Registered
+    from tasks.dedup.give_up import GivenUp
     from tasks.dedup.restore import Restored
     from tasks.dedup.task import DedupResult
     from tasks.dedup.why_task import WhyResult
@@ -110,9 +111,30 @@ def restored(tables: tuple[Restored, ...]) -> d.RestoreDocument:
                 version=t.version,
                 digest=t.digest,
                 seconds=t.seconds,
+                from_raw=t.from_raw,
+                same=t.same,
+                rows_retired=t.n_rows_retired,
+                n_suppressed=t.n_suppressed,
             )
             for t in tables
         ]
+    )
+
+
+def given_up(tables: Sequence[GivenUp], datasets: Mapping[str, Sequence[str]]) -> d.RestoreDocument:
+    return d.RestoreDocument(
+        tables=[],
+        given_up=[
+            d.GivenUpTable(
+                table=t.table,
+                given_up=t.given_up,
+                reason=t.reason,
+                missing=list(t.missing),
+                rows=t.n_rows,
+                datasets=list(datasets.get(t.table, ())),
+            )
+            for t in tables
+        ],
     )
 
 
@@ -312,7 +334,27 @@ def _retirement(doc: d.RetirementDocument) -> list[Any]:
 
 def _restore(doc: d.RestoreDocument) -> list[Any]:
     rows = [(t.table, ", ".join(t.parents), t.rows, t.bytes, short(t.digest), f"{t.seconds:.1f} s") for t in doc.tables]
-    return [grid("table parent rows bytes digest what", rows)]
+    return [
+        *([grid("table parent rows bytes digest what", rows)] if rows else []),
+        *(_from_raw(t) for t in doc.tables if t.from_raw),
+        *(line for t in doc.given_up for line in _given_up(t)),
+    ]
+
+
+def _from_raw(table: d.RestoredTable) -> str:
+    if table.same:
+        return escape(f"{table.table}: its raw files gave the {table.rows:,} rows that were retired")
+    return escape(
+        f"{table.table}: its raw files gave {table.rows:,} rows, not the {table.rows_retired:,} that were retired; "
+        f"{table.n_suppressed:,} of subjects who asked to be erased were refused"
+    )
+
+
+def _given_up(table: d.GivenUpTable) -> Iterator[str]:
+    lacks = f" ({', '.join(table.missing)})" if table.missing else ""
+    yield escape(f"{table.table}: given up, {table.rows:,} rows: {table.reason}{lacks}. The next certificates say so")
+    if table.datasets:
+        yield escape(f"take {table.table} out of these datasets of lethe.toml: {', '.join(table.datasets)}")
 
 
 def _register(doc: d.RegisterDocument) -> list[Any]:
@@ -375,8 +417,10 @@ def _status(doc: d.StatusDocument) -> list[Any]:
         grid("dataset records kept version", [(s["name"], s["n_records"], s["n_kept"], s["version"]) for s in doc.datasets]),
         grid("model version digest state", [(m["name"], m["version"], short(m["digest"]), m["state"]) for m in doc.models]),
         grid("request state at", [(r["request_id"], r["state"], r["at"]) for r in doc.requests]),
+        *(f"{n:,} pairs to review: lethe select {name} --neighbours" for name, n in doc.neighbours.items()),
         *([grid("table rows version what", others)] if others else []),
         *([grid("table parent rows bytes what", gone)] if gone else []),
+        *(escape(f"{t['name']} was given up on {t['given_up'][:10]}: {t['reason']}") for t in doc.given_up),
     ]
 
 
@@ -412,7 +456,8 @@ def _places(examples: list[str]) -> str:
 def _balance(doc: d.QuarantineDocument) -> list[str]:
     """Where all rows went, in one sum."""
     erased = f" + {doc.n_erased:,} erased since" if doc.n_erased else ""
-    parts = f"{doc.n_rows:,} in tables + {doc.n_quarantined:,} in quarantine + {doc.n_suppressed:,} suppressed{erased}"
+    lost = f" + {doc.n_given_up:,} given up" if doc.n_given_up else ""
+    parts = f"{doc.n_rows:,} in tables + {doc.n_quarantined:,} in quarantine + {doc.n_suppressed:,} suppressed{erased}{lost}"
     clean = sum(not (t.n_quarantined or t.stopped) for t in doc.tables)
     wrong = [t for t in doc.tables if not t.adds_up]
     return [
@@ -423,7 +468,7 @@ def _balance(doc: d.QuarantineDocument) -> list[str]:
 
 
 def _adds_up(table: d.QuarantinedTable) -> str:
-    missing = table.n_in - table.n_rows - table.n_quarantined - table.n_suppressed - table.n_erased
+    missing = table.n_in - table.n_rows - table.n_quarantined - table.n_suppressed - table.n_erased - table.n_given_up
     return "adds up" if table.adds_up else f"{missing:,} missing"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,11 @@ from flows.show_parts import grid, harmless, ran
 if TYPE_CHECKING:
     from tasks.select.explain import Decision
     from tasks.select.explain_task import Sample, Why
+    from tasks.select.review_task import Review
     from tasks.select.task import SelectResult
 
 _MOST_WARNINGS, _MOST_LINES = 5, 12
+_EXCERPT = re.compile(r"\.\.\. \([0-9,]+ characters\)$")  # how a text ends that was cut before it came here
 _MOST = 60  # tables that are printed; the rest is in the page and in --json
 _COUNTED = ("budget", "n_tokens", "n_by_reason", "n_by_signal", "by_source", "targets")
 _FIGURES = (*_COUNTED, "seed_overlap", "n_drawn_on", "n_sample", "threshold", "advised_keep_fraction")
@@ -73,6 +76,12 @@ def sampled(dataset: str, kept: list[Sample], dropped: list[Sample], report: Pat
     return _alone(dataset).model_copy(update={"samples": samples, "report": str(report or "")})
 
 
+def reviewed(found: Review, report: Path | None = None) -> d.SelectDocument:
+    """Records near to evaluation items, and no selection."""
+    near = d.NeighboursDocument.model_validate(found)
+    return _alone(found.dataset).model_copy(update={"neighbours": near, "report": str(report or "")})
+
+
 def _alone(dataset: str) -> d.SelectDocument:
     return d.SelectDocument(dataset=dataset, n_raw=0, n_kept=0, kl_reduction=None, seconds=0.0)
 
@@ -94,8 +103,10 @@ def selection_lines(doc: d.SelectDocument) -> list[Any]:
         return _why(doc.why)
     if doc.samples is not None:
         return _samples(doc.samples, doc.report)
-    if not doc.n_raw:
-        return [f"dataset {doc.dataset} has no target, no score and no other step to select by: all of its records go on"]
+    if doc.neighbours is not None:
+        return _neighbours(doc.neighbours, doc.dataset, doc.report)
+    if not doc.n_raw and doc.version is None:
+        return [f"dataset {doc.dataset} has no target, no score, no budget and no step to select by: all of its records go on"]
     return [_head(doc), *_dropped(doc), *_quality(doc), *_targets(doc), *_sources(doc), *_notes(doc)]
 
 
@@ -117,6 +128,11 @@ def asked_for(budget: Mapping[str, float], n_by_reason: Mapping[str, int]) -> st
     return "; ".join([*shares, *(told[name].format(value) for name, value in budget.items() if name in told)])
 
 
+def is_ranked(effective_sample_size: float | None, n_sample: int | None) -> bool:
+    """Whether any record weighs more than another; where none does, a budget is met by the noise alone."""
+    return not effective_sample_size or not n_sample or effective_sample_size < (1 - 1e-9) * n_sample
+
+
 def _dropped(doc: d.SelectDocument) -> list[str]:
     """How many records which step dropped, in one line."""
     by_signal = ", ".join(f"{escape(name)} {n:,}" for name, n in _falling(doc.n_by_signal))
@@ -134,6 +150,8 @@ def _falling(counts: dict[str, int]) -> list[tuple[str, int]]:
 
 def _quality(doc: d.SelectDocument) -> list[str]:
     said = list[str]()
+    if not is_ranked(doc.effective_sample_size, doc.n_sample):
+        return ["drawn at random: there is nothing to rank by"] if doc.n_by_reason.get("below_threshold") else []
     if doc.n_drawn_on is not None and doc.n_sample:
         said.append(f"drawn out of {min(100 * doc.n_drawn_on / doc.n_sample, 100):.0f} % of what no step before dropped")
     if doc.length_correlation is not None:
@@ -225,15 +243,39 @@ def _weighed(one: d.Weighed) -> list[Any]:
 def _read(text: str) -> list[str]:
     """A record's text in its own lines, as far as a person reads for one glance."""
     lines = [line for line in text.splitlines() if line.strip()]
-    more = [f"  ... ({len(text):,} characters)"] if len(lines) > _MOST_LINES else []
+    whole = _EXCERPT.search(text)
+    more = [f"  {whole[0] if whole else f'... ({len(text):,} characters)'}"] if len(lines) > _MOST_LINES else []
     return [*(escape(f"  {harmless(line)}") for line in lines[:_MOST_LINES]), *more]
+
+
+def _neighbours(near: d.NeighboursDocument, dataset: str, report: str) -> list[Any]:
+    if not near.pairs:
+        return [f"no record of {dataset} lies near to an evaluation item: one of the two has no text"]
+    whole = f"{near.n_pairs:,} pairs of {near.n_items:,} evaluation items, and in {near.n_kept:,} of them the record is kept"
+    head = f"{whole}; {len(near.pairs):,} of them, kept ones before others, the most similar first"
+    if not report:
+        rows = [(f"{one.similarity:.3f}", str(one.row_id), one.reason, escape(one.table), str(one.item)) for one in near.pairs]
+        return [
+            head,
+            grid("similarity row_id reason table item", rows),
+            f"their texts: lethe select {dataset} --neighbours --samples",
+        ]
+    shown = [f"{head} (they may hold personal data)"]
+    for one in near.pairs:
+        shown += [escape(f"\n{one.similarity:.3f}: item {one.item} of {one.table}"), *_read(one.item_text or "")]
+        shown += [escape(f"and record {one.row_id}, {one.reason}"), *_read(one.text or "")]
+    return [*shown, "", _private(report)]
+
+
+def _private(report: str) -> str:
+    return f"as a page, which forgetting removes: {report}"
 
 
 def _samples(samples: d.SamplesDocument, report: str) -> list[Any]:
     shown = list[str]()
     for title, records in (("kept", samples.kept), ("dropped", samples.dropped)):
-        shown.append(f"[bold]{len(records)} {title} records[/bold] (they may hold personal data)")
+        shown.append(f"[bold]{title}: {len(records)} records[/bold] (they may hold personal data)")
         for one in records:
             shown += [escape(f"\n{one.row_id}, {one.table}: {one.said}"), *_read(one.text)]
         shown.append("")
-    return [*shown, *([f"as a page, which forgetting removes: {report}"] if report else [])]
+    return [*shown, *([_private(report)] if report else [])]

@@ -9,10 +9,11 @@ from flows.documents import StatusDocument
 from flows.tables import registered_tables
 from flows.workspace import RECORDS
 from infra.lake import Lake
-from infra.retired import Retired, retired
+from infra.retired import Retired, given_up, retired
 from infra.settings import load_settings
 from tasks.forget.task import request_states
-from tasks.train.task import registered_versions
+from tasks.select.review_task import n_listed
+from tasks.train.versions import registered_versions
 
 
 def status_of(config: Path) -> StatusDocument:
@@ -26,7 +27,9 @@ def status_of(config: Path) -> StatusDocument:
         models=[{"name": name, **version} for name in sorted(settings.models) for version in registered_versions(settings, name)],
         requests=request_states(settings),
         foreign=registered_tables(config),
+        neighbours=n_listed(settings, lake),
         retired=[_retired(entry) for _, entry in sorted(gone.items())],
+        given_up=[_given_up(entry) for _, entry in sorted(given_up(lake).items())],
     )
 
 
@@ -44,6 +47,16 @@ def _retired(entry: Retired) -> dict[str, Any]:
         "kind": entry.kind,
         "digest": entry.digest,
         "retired": entry.retired.isoformat(timespec="seconds"),
+    }
+
+
+def _given_up(entry: Retired) -> dict[str, Any]:
+    return {
+        "name": entry.table,
+        "rows": entry.n_rows,
+        "given_up": entry.given_up,
+        "reason": entry.loss.reason,
+        "missing": list(entry.loss.missing),
     }
 
 

@@ -7,16 +7,11 @@ from collections.abc import Iterable
 from prefect import flow
 
 from flows.progress import say
-from flows.workspace import RECORDS, Workspace, opened
-from infra.contracts import LetheError, Snapshot
-from infra.lake import Lake
+from flows.training_sets import pool_of_training_set
+from flows.workspace import Workspace, opened
 from infra.settings import Settings
 from tasks.train.task import TrainResult
 from tasks.train.task import train as train_model
-
-
-class NotCurated(LetheError):
-    """A model or an export is asked for before its training set is there."""
 
 
 @flow(name="train", persist_result=False, validate_parameters=False)
@@ -36,19 +31,3 @@ def train_again(work: Workspace, name: str) -> TrainResult:
     training_set, pool = pool_of_training_set(work.lake, work.settings.model(name).dataset)
     say("model %s: train", name)
     return train_model(work.settings, name, pool, training_set, scheduler=work.scheduler)
-
-
-def pool_of_training_set(lake: Lake, dataset: str) -> tuple[Snapshot, tuple[Snapshot, ...]]:
-    """The newest training set of a dataset and the record tables it was decided on. Raises `NotCurated`."""
-    table = f"training_set/{dataset}"
-    if not lake.exists(table):
-        raise NotCurated(f"dataset {dataset} has no training set yet. Run: lethe curate {dataset}")
-    training_set = lake.snapshot(table)
-    inputs = lake.lineage(training_set).inputs
-    return training_set, tuple(_newest(lake, s) for s in inputs if s.table.startswith(RECORDS))
-
-
-def _newest(lake: Lake, snapshot: Snapshot) -> Snapshot:
-    """The latest version with the same rows: the one decided on may have been purged since, its rows may not."""
-    latest = lake.snapshot(snapshot.table)
-    return latest if latest.digest == snapshot.digest else snapshot

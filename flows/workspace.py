@@ -10,7 +10,7 @@ from pathlib import Path
 from infra.cluster import Scheduler, cluster
 from infra.contracts import Snapshot
 from infra.lake import Lake
-from infra.retired import TableRetired, retired, why_retired
+from infra.retired import TableRetired, given_up, retired, why_absent
 from infra.settings import Settings, load_settings
 from tasks.ingest.sources import raw_files
 
@@ -26,10 +26,10 @@ class Workspace:
     scheduler: Scheduler
 
     def records(self, names: Iterable[str]) -> tuple[Snapshot, ...]:
-        """Snapshots of record tables by their names in lethe.toml. Raises `TableRetired`."""
-        wanted, gone = tuple(names), retired(self.lake)
+        """Snapshots of record tables by their names in lethe.toml. Raises `TableRetired`, also for one that was given up."""
+        wanted, gone = tuple(names), {**retired(self.lake), **given_up(self.lake)}
         for name in (name for name in wanted if name in gone):
-            raise TableRetired(why_retired(name))
+            raise TableRetired(why_absent(gone[name]))
         return tuple(self.lake.snapshot(RECORDS + name) for name in wanted)
 
     def all_records(self) -> tuple[Snapshot, ...]:

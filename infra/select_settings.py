@@ -160,6 +160,11 @@ class SelectSettings(_Strict):
         return 0.5 if self.keep_fraction is None else self.keep_fraction
 
     @property
+    def has_budget(self) -> bool:
+        """Whether it is said how much is kept."""
+        return any(value is not None for value in (self.keep_fraction, self.n_rows, self.n_tokens))
+
+    @property
     def reviews(self) -> bool:
         """Whether records near to evaluation items are listed for a person."""
         return self.decontaminate is not None and self.decontaminate.neighbours > 0

@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from infra.contract_check import contract_complaints
 from infra.contracts import LetheError
 from infra.price_book import RetentionSettings
 from infra.select_settings import Method, MixtureSettings, SelectSettings, Targets
+from infra.settings_check import NAME as NAME  # noqa: PLC0414 - others take it from here
+from infra.settings_check import Complaint, complaints
 
 _T = TypeVar("_T")
-_FOREIGN = "foreign"
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*)*$")
 
 
 class ConfigError(LetheError):
@@ -141,14 +140,18 @@ class DatasetSettings(_Strict):
 
     @property
     def selects(self) -> bool:
-        """Whether there is anything for selection to decide."""
-        return self.method != "none" or self.select.drops
+        """Whether there is anything for selection to decide. With nothing to rank by, a budget is a keyed draw."""
+        return self.method != "none" or self.select.drops or self.select.has_budget
 
     @property
     def beside(self) -> tuple[str, ...]:
         """The tables that selection reads beside the pool: targets, then evaluation tables."""
-        asked = self.select.decontaminate
-        return tuple(dict.fromkeys((*self.target, *(asked.tables if asked else ()))))
+        return tuple(dict.fromkeys((*self.target, *self.evaluations)))
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        """The evaluation tables whose text no record of the pool may hold."""
+        return self.select.decontaminate.tables if self.select.decontaminate else ()
 
 
 class ModelSettings(_Strict):
@@ -289,75 +292,6 @@ def resolve(home: Path, location: str) -> str:
     return location if "://" in location else str((home / Path(location).expanduser()).absolute())
 
 
-# --- what pydantic cannot see: names, and references from one section to another --------------------------------------
-
-_Complaint = tuple[list[str], str]
-
-
-def _complaints(settings: Settings) -> Iterator[_Complaint]:
-    yield from _bad_names(settings)
-    yield from _bad_contracts(settings)
-    yield from _dangling(settings)
-    yield from _disagreeing(settings)
-    yield from _unscorable(settings)
-    yield from _unmixable(settings)
-
-
-def _bad_names(settings: Settings) -> Iterator[_Complaint]:
-    for section in ("tables", "collections", "datasets", "models"):
-        for name in getattr(settings, section):
-            if not NAME.match(name) or ".." in name:
-                yield [section, name], "a name is letters, digits, '_', '-', '.', with '/' between parts"
-            elif name == _FOREIGN or name.startswith(f"{_FOREIGN}/"):
-                yield [section, name], f"{_FOREIGN!r} stands for registered tables of other writers"
-
-
-def _bad_contracts(settings: Settings) -> Iterator[_Complaint]:
-    for kind, sections in (("tables", settings.tables), ("collections", settings.collections)):
-        for name, section in sections.items():
-            yield from (([kind, name, *keys], said) for keys, said in contract_complaints(section))
-
-
-def _dangling(settings: Settings) -> Iterator[_Complaint]:
-    def known(table: str) -> bool:
-        return table in settings.tables or any(table.startswith(c + "/") for c in settings.collections)
-
-    for name, dataset in settings.datasets.items():
-        for key, tables in (("pool", dataset.pool), ("target", tuple(dataset.target)), ("select", dataset.beside)):
-            for table in tables:
-                if not known(table):
-                    yield ["datasets", name, key], f"table {table!r} is not in [tables] or [collections]"
-    for name, model in settings.models.items():
-        if model.dataset not in settings.datasets:
-            yield ["models", name, "dataset"], f"{model.dataset!r} is not in [datasets]"
-
-
-def _disagreeing(settings: Settings) -> Iterator[_Complaint]:
-    plans: dict[str, tuple[str, int, int]] = {}
-    for name, model in settings.models.items():
-        first, shards, slices = plans.setdefault(model.dataset, (name, model.shards, model.slices))
-        if (shards, slices) != (model.shards, model.slices):
-            yield ["models", name], f"shards and slices must equal those of models.{first}, which trains on the same dataset"
-
-
-def _unscorable(settings: Settings) -> Iterator[_Complaint]:
-    for name, dataset in settings.datasets.items():
-        keys, score, scorers = ["datasets", name, "select", "score"], dataset.select.score, settings.scorers(name)
-        if scorers and scorers[0] not in settings.models:
-            yield [*keys, "model"], f"{scorers[0]!r} is not in [models]"
-        elif any(model in settings.models and settings.models[model].dataset == name for model in scorers):
-            yield [*keys, "model"], f"a circle: the dataset waits for model {scorers[0]!r}, and that one for the dataset"
-        if score is not None and dataset.method not in ("score", "none") and not score.is_bound:
-            yield keys, f"records are drawn by {dataset.method} here, so the score can only drop: add a threshold or a percentile"
-
-
-def _unmixable(settings: Settings) -> Iterator[_Complaint]:
-    for name, dataset in settings.datasets.items():
-        for table in dataset.mixture.weights if dataset.mixture and dataset.mixture.by == "table" else ():
-            if table not in dataset.pool:
-                yield ["datasets", name, "mixture", "weights"], f"table {table!r} is not in the pool: {', '.join(dataset.pool)}"
-
-
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
@@ -387,15 +321,15 @@ def _validated(document: dict[str, Any], path: Path, text: str) -> Settings:
         document.setdefault("cluster", {})["scheduler"] = scheduler
     try:
         settings = Settings.model_validate({**document, "home": path.parent.absolute()})
-        complaints = list(_complaints(settings))
+        found = list(complaints(settings))
     except ValidationError as error:
-        complaints = [_complaint(list(e["loc"]), e["msg"], e["type"]) for e in error.errors()]
-    if complaints:
-        raise ConfigError("\n".join(f"{path}:{line_of(text, keys)}: {'.'.join(keys)}: {said}" for keys, said in complaints))
+        found = [_complaint(list(e["loc"]), e["msg"], e["type"]) for e in error.errors()]
+    if found:
+        raise ConfigError("\n".join(f"{path}:{line_of(text, keys)}: {'.'.join(keys)}: {said}" for keys, said in found))
     return settings  # pyright: ignore[reportPossiblyUnboundVariable] - a ValidationError always leaves a complaint
 
 
-def _complaint(loc: Sequence[str | int], message: str, kind: str) -> _Complaint:
+def _complaint(loc: Sequence[str | int], message: str, kind: str) -> Complaint:
     said = "unknown key" if kind == "extra_forbidden" else message.removeprefix("Value error, ")
     return [str(part) for part in loc if isinstance(part, str)], said
 

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlparse
 
 # Before the first import of mlflow, which reads them: no telemetry, and no pickle is ever loaded.
@@ -34,7 +34,6 @@ import mlflow
 import mlflow.artifacts
 import mlflow.pyfunc
 import sqlalchemy as sql
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, TraceInfo, ViewType
 from mlflow.entities.model_registry import ModelVersion
@@ -46,6 +45,9 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 
 from infra.contracts import LetheError, Snapshot
 from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # half a second that only a training spends
 
 REVOKED = "lethe.revoked"
 MODEL = "lethe.model"

@@ -18,32 +18,29 @@ from typing import Any
 from prefect import task
 
 from infra.cluster import Scheduler, Workers, connect
-from infra.contracts import DataFile, LetheError, Lineage, Snapshot, StaleSnapshot, UnknownTable
+from infra.contracts import DataFile, Lineage, StaleSnapshot, UnknownTable
 from infra.discretion import discreet
 from infra.files import MissingFile
 from infra.ids import Digest, key_of
 from infra.lake import Lake, no_table
 from infra.retired import RECORDS, SUSPENDED, Retired, entries, put, retired, take
 from infra.settings import Settings
+from tasks.dedup.lost import Unrestorable, listed, recipe_of, refuse_missing, standing, ways_out
 from tasks.dedup.rebuild import find_recipe, fingerprint_of, rebuild, renewed
-from tasks.dedup.recipes import NoRecipe, Recipe, of_json, schema_of
+from tasks.dedup.recipes import NoRecipe, Recipe, schema_of
 from tasks.dedup.retire import discard, entry_of, finish_removal, rebuilt_s, settle
 
 _LOG = logging.getLogger("lethe.dedup")
 MIXED_SOURCES = "mixed"
 
 
-class NotRetired(LetheError):
-    """A table is to be restored that is not retired."""
-
-
-class Unrestorable(LetheError):
-    """A recipe does not give its table again; the message says what was lost."""
-
-
 @dataclass(frozen=True)
 class Restored:
-    """A table that is back, equal by its digest to the one that was retired."""
+    """A table that is back, equal by its digest to the one that was retired.
+
+    One that was taken in `from_raw` files may not be the `same`: `n_rows_retired` were retired, and `n_suppressed` rows of its
+    files were refused, for their subjects asked to be erased.
+    """
 
     table: str
     parents: tuple[str, ...]
@@ -52,6 +49,10 @@ class Restored:
     version: int
     digest: str
     seconds: float
+    same: bool = True
+    n_rows_retired: int = 0
+    n_suppressed: int = 0
+    from_raw: bool = False
 
 
 # --- restoring -----------------------------------------------------------------------------------------------------------------
@@ -67,12 +68,9 @@ def restore(settings: Settings, tables: Sequence[str], *, scheduler: Scheduler =
     """
     lake = Lake.open(settings)
     with lake.writing(), connect(scheduler) as workers:
-        listed = entries(lake)
-        for name in tables:
-            if name not in listed:
-                known = ", ".join(sorted(listed)) or "none"
-                raise NotRetired(f"{name} is not retired; retired tables: {known}. See: lethe status")
-        done = [_back(lake, settings, listed[name], workers) for name in dict.fromkeys(tables)]
+        found = listed(lake, tables)
+        refuse_missing(lake, {name: entry for name, entry in found.items() if not entry.is_suspended})
+        done = [_back(lake, settings, entry, workers) for entry in found.values()]
         for one in done:
             take(lake, one.table, {"restored": one.table})
             discard(lake, [one.table])
@@ -91,11 +89,10 @@ def _restored(lake: Lake, settings: Settings, entry: Retired, workers: Workers) 
     """A retired table, committed again; it stays on the list."""
     start = time.perf_counter()
     finish_removal(lake, entry)
-    document = json.loads(entry.recipe)
-    recipe = standing(lake, of_json(document["recipe"]))
+    recipe = standing(lake, recipe_of(entry))
     table = RECORDS + entry.table
     files = _rebuilt(lake, settings, entry, recipe, workers)
-    params = {name: value for name, value in document["params"].items() if name != "restored"}
+    params = {name: value for name, value in entry.params.items() if name != "restored"}
     if not recipe.source:
         params["restored"] = MIXED_SOURCES
     lineage = Lineage("restore", key_of("restore", entry.table, entry.digest), "", recipe.parents, params, {"kind": recipe.kind})
@@ -106,36 +103,21 @@ def _restored(lake: Lake, settings: Settings, entry: Retired, workers: Workers) 
     return Restored(entry.table, entry.parents, made.n_rows, sum(f.n_bytes for f in files), made.version, made.digest, seconds)
 
 
-def standing(lake: Lake, recipe: Recipe) -> Recipe:
-    """A recipe on versions that can be read: the pinned ones, else the newest, whose rows may be the same."""
-
-    def one(snapshot: Snapshot) -> Snapshot:
-        return lake.snapshot(snapshot.table) if lake.exists(snapshot.table) and not lake.is_readable(snapshot) else snapshot
-
-    members = one(recipe.members) if recipe.members is not None else None
-    residual = one(recipe.residual) if recipe.residual is not None else None
-    return replace(recipe, parents=tuple(one(parent) for parent in recipe.parents), members=members, residual=residual)
-
-
 def _rebuilt(lake: Lake, settings: Settings, entry: Retired, recipe: Recipe, workers: Workers) -> list[DataFile]:
     """The table's data files in its folder, with the rows that were retired. Raises `Unrestorable`."""
-    missing = [s.table for s in (*recipe.parents, recipe.members, recipe.residual) if s is not None and not lake.exists(s.table)]
-    if missing:
-        parents = [name.removeprefix(RECORDS) for name in missing if name.startswith(RECORDS)]
-        way = f". Bring them back first: lethe ingest {' '.join(parents)}" if parents else ""
-        raise Unrestorable(f"{entry.table} was made from {', '.join(missing)}, of which the lake has nothing any more{way}")
     folder = lake.folder(RECORDS + entry.table)
     try:
         files = rebuild(lake, settings, recipe, workers=workers, folder=folder)
     except (NoRecipe, MissingFile, StaleSnapshot) as lost:
-        raise Unrestorable(f"{entry.table} cannot be rebuilt: {lost}") from None
+        raise Unrestorable(f"{entry.table} cannot be rebuilt: {lost}. {ways_out([entry.table])}") from None
     found, wanted = fingerprint_of(files), Digest.parse(entry.digest)
     if found != wanted:
         lake.retire(RECORDS + entry.table)
         used = ", ".join(f"{snapshot.table}@{snapshot.version}" for snapshot in recipe.parents)
         raise Unrestorable(
             f"{entry.table}: {used} give {found.n_rows} rows that are not the {wanted.n_rows} that were retired "
-            f"(digest {found}, not {wanted}). The versions that it was retired from are gone; nothing was changed"
+            f"(digest {found}, not {wanted}). The versions that it was retired from are gone; nothing was changed. "
+            f"{ways_out([entry.table])}"
         )
     return files
 
@@ -154,23 +136,28 @@ def renew(settings: Settings, *, scheduler: Scheduler = None) -> tuple[str, ...]
     lake = Lake.open(settings)
     with lake.writing(), connect(scheduler) as workers:
         settle(lake)
-        return tuple(name for name, entry in sorted(retired(lake).items()) if _renewed(lake, settings, entry, workers))
+        found = retired(lake)
+        refuse_missing(lake, found)
+        return tuple(name for name, entry in sorted(found.items()) if _renewed(lake, settings, entry, workers))
 
 
 def _renewed(lake: Lake, settings: Settings, entry: Retired, workers: Workers) -> bool:
-    document = json.loads(entry.recipe)
-    recipe = of_json(document["recipe"])
+    recipe = recipe_of(entry)
     if all(lake.exists(s.table) and lake.snapshot(s.table) == s for s in recipe.parents):
         return False
     try:
         fresh = renewed(lake, settings, standing(lake, recipe), erased=False, workers=workers)
     except (NoRecipe, MissingFile, StaleSnapshot, UnknownTable) as lost:
         raise Unrestorable(
-            f"{entry.table} has no recipe on what its parents are now: {lost}. Run: lethe restore {entry.table}"
+            f"{entry.table} has no recipe on what its parents are now: {lost}. Run: lethe restore {entry.table}. "
+            f"Where that fails: {ways_out([entry.table])}"
         ) from None
     if fresh.digest != entry.digest or rebuilt_s(lake, settings, fresh, workers) is None:
-        raise Unrestorable(f"{entry.table} was not the same when its recipe was renewed. Run: lethe restore {entry.table}")
-    made = replace(entry_of(fresh, entry.n_bytes, document["params"]), retired=entry.retired)
+        raise Unrestorable(
+            f"{entry.table} was not the same when its recipe was renewed. Run: lethe restore {entry.table}. "
+            f"Where that fails: {ways_out([entry.table])}"
+        )
+    made = replace(entry_of(fresh, entry.n_bytes, entry.params), retired=entry.retired)
     put(lake, made, {"renewed": entry.table})
     for used, now in ((recipe.members, fresh.members), (recipe.residual, fresh.residual)):
         if used is not None and now is None:
@@ -186,7 +173,7 @@ def holds(settings: Settings, table: str, *, scheduler: Scheduler = None) -> boo
     lake = Lake.open(settings)
     with connect(scheduler) as workers:
         _renewed(lake, settings, retired(lake)[table], workers)
-    return of_json(json.loads(retired(lake)[table].recipe)["recipe"]).residual is None
+    return recipe_of(retired(lake)[table]).residual is None
 
 
 # --- for as long as an erasure lasts --------------------------------------------------------------------------------------------
@@ -195,18 +182,31 @@ def holds(settings: Settings, table: str, *, scheduler: Scheduler = None) -> boo
 @task(name="suspend", persist_result=False)
 @discreet
 def suspend(settings: Settings, *, scheduler: Scheduler = None) -> tuple[str, ...]:
-    """Bring every retired table back, to be retired again by `resume`; their names. What recipes needed beside is dropped."""
-    lake = Lake.open(settings)
+    """Bring every retired table back, to be retired again by `resume`; their names. What recipes needed beside is dropped.
+
+    Raises `Unrestorable`, which names all tables that cannot be brought back; the others wait until the erasure is done.
+    """
+    lake, lost = Lake.open(settings), list[str]()
     with lake.writing(), connect(scheduler) as workers:
         settle(lake)
+        refuse_missing(lake, retired(lake))
         for entry in retired(lake).values():
-            document = json.loads(entry.recipe)
-            _restored(lake, settings, entry, workers)
-            told = {"columns": of_json(document["recipe"]).columns, "params": document["params"]}
-            waits = replace(entry, kind=SUSPENDED, recipe=json.dumps(told, sort_keys=True))
-            put(lake, waits, {"suspended": entry.table})
-            discard(lake, [entry.table])
+            try:
+                _suspended(lake, settings, entry, workers)
+            except Unrestorable as error:
+                lost.append(str(error))
+        if lost:
+            raise Unrestorable(". ".join(lost))
         return tuple(sorted(name for name, entry in entries(lake).items() if entry.is_suspended))
+
+
+def _suspended(lake: Lake, settings: Settings, entry: Retired, workers: Workers) -> None:
+    """Bring one table back; its row says that it is to be retired again."""
+    _restored(lake, settings, entry, workers)
+    told = {"columns": recipe_of(entry).columns, "params": entry.params}
+    waits = replace(entry, kind=SUSPENDED, recipe=json.dumps(told, sort_keys=True))
+    put(lake, waits, {"suspended": entry.table})
+    discard(lake, [entry.table])
 
 
 @dataclass(frozen=True)

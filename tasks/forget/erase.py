@@ -29,7 +29,7 @@ _NOT_DERIVED = (RECORDS, QUARANTINE_TABLE, "sources", "requests", "certificates"
 
 @dataclass(frozen=True)
 class TableErasure:
-    """What one table lost. `how`: by its subject columns, as copies of such rows, or by the text of rejected rows.
+    """What one table lost. `how`: by its subject columns, as copies of such rows, by both, or by the text of rejected rows.
 
     `sources` are keyed names of raw files (`locate.hidden_name`); so is the name of a table that holds the id of a subject.
     """

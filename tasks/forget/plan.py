@@ -18,7 +18,7 @@ from infra.contracts import MIXED, DataFile, LetheError, Snapshot
 from infra.files import quarantine_source, source_key, source_number
 from infra.ids import I64, U64
 from infra.lake import Lake
-from infra.retired import retired
+from infra.retired import entries
 from infra.settings import Settings, SubjectSettings
 from infra.subjects import Mask, is_absent, missing, remembered
 from tasks.forget.frames import (
@@ -38,7 +38,7 @@ from tasks.forget.seal import Entry, lost_rows, no_rows
 
 RECORDS = "records/"
 QUARANTINE_TABLE = "quarantine"
-BY_SUBJECT, BY_COPY, BY_TEXT = "subject", "copy", "text"
+BY_SUBJECT, BY_COPY, BY_BOTH, BY_TEXT = "subject", "copy", "both", "text"
 
 _NO_NUMBERS = np.empty(0, np.int64)
 
@@ -130,7 +130,7 @@ def plan(ground: Ground) -> list[Change]:
     own = {one.table: _all_gone(one.hits) for one in found}
     copies = _copies(ground, found, own)
     alone = [_change(ground, BY_COPY, table, doomed) for table, doomed in copies.items() if table not in own]
-    both = [_change(ground, BY_SUBJECT, table, union([own[table], copies[table]])) for table in own if table in copies]
+    both = [_change(ground, BY_BOTH, table, union([own[table], copies[table]])) for table in own if table in copies]
     originals = [_change(ground, BY_SUBJECT, table, doomed) for table, doomed in own.items() if table not in copies]
     return [*alone, *both, *originals, *_rejected(ground)]
 
@@ -197,21 +197,24 @@ def knows(settings: Settings, table: str) -> bool:
 def subjects_of(lake: Lake, settings: Settings, table: str) -> Subjects:
     """The subjects of a table of records (its name with or without `records/`), none or several.
 
-    Of a table that lethe.toml has no more, its log still tells what ingest went by.
+    Of a table that lethe.toml has no more, its log still tells what ingest went by; of one that is retired or given up, its row.
     """
     name = table.removeprefix(RECORDS)
     return settings.table(name).subjects if knows(settings, name) else _declared(lake, RECORDS + name)
 
 
 def _declared(lake: Lake, table: str) -> Subjects:
-    return remembered(lake.lineage(lake.snapshot(table)).params) if lake.exists(table) else ()
+    if lake.exists(table):
+        return remembered(lake.lineage(lake.snapshot(table)).params)
+    entry = entries(lake).get(table.removeprefix(RECORDS))
+    return remembered(entry.params) if entry is not None else ()
 
 
 def subject_kinds(lake: Lake, settings: Settings) -> frozenset[str]:
     """All kinds of subjects that some table has, in lethe.toml or in the lake alone."""
     sections = [section.subjects for section in (*settings.tables.values(), *settings.collections.values())]
     left = [_declared(lake, table) for table in lake.tables("records") if not knows(settings, table)]
-    left += [remembered(entry.params) for entry in retired(lake).values()]
+    left += [remembered(entry.params) for entry in entries(lake).values()]
     return frozenset(subject.kind for subjects in (*sections, *left) for subject in subjects)
 
 

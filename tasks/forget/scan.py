@@ -99,7 +99,8 @@ def _gone(seals: Sequence[Seal]) -> tuple[I64, frozenset[int]]:
 def _named_for(lake: Lake, sought: Mapping[str, frozenset[str]]) -> tuple[list[str], list[str]]:
     """Tables and raw files with the id of a requested subject in their name."""
     files = sorted({uri for _, uri in sources_of(lake).values()})
-    tables = sorted({*lake.tables("records"), *(RECORDS + name for name in entries(lake))})
+    listed = {name for entry in entries(lake).values() for name in (entry.table, *entry.parents)}
+    tables = sorted({*lake.tables("records"), *(RECORDS + name for name in listed)})
     return telling_names(tables, sought, lake.keys), telling_names(files, sought, lake.keys)
 
 

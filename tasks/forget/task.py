@@ -30,6 +30,7 @@ from tasks.forget import ledger, seal
 from tasks.forget.certificate import digest_of, public_pem, sign
 from tasks.forget.merkle import absence
 from tasks.forget.plan import subject_kinds
+from tasks.forget.returns import given_up_facts
 from tasks.forget.scan import Residue, refuse_residue, scan, tracking_file
 
 _LOG = logging.getLogger("lethe.forget")
@@ -41,6 +42,7 @@ _NOT_COVERED = (
     "models and predictions that were handed out before",
     "printable runs only were looked at in opaque objects (images, unknown formats, freed pages of databases)",
 )
+_NOT_LOOKED_INTO = "the raw files of {} tables that were given up: nothing can tell any more whose rows they hold"
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,9 @@ def _envelopes(
     last: bytes,
 ) -> dict[str, bytes]:
     """The signed envelope of each request; each names the digest of the one before it, the first that of `last`, if any."""
-    common = _common(lake, settings, erased, redone, residue)
+    given_up = given_up_facts(lake, erasing.tokens_by_kind(requests))
+    common = {**_common(lake, settings, erased, redone, residue), "given_up": given_up}
+    common["not_covered"] += [_NOT_LOOKED_INTO.format(len(given_up))] if given_up else []
     previous, signed = digest_of(last) if last else "", dict[str, bytes]()
     for request in requests:
         proof = {"absence": absence(redone["subjects"], request.subject)} if "subjects" in redone else {}

@@ -1,4 +1,4 @@
-"""Tables that no raw file may change: retired ones, and restored ones whose rows cannot be told apart by file.
+"""Tables that no raw file may change: retired ones, those given up, and restored ones whose rows cannot be told apart by file.
 
 Their unchanged files are nothing to do. New and changed ones are stopped, as files are whose columns do not fit: the ledger and
 `lethe quarantine` say why, and the other tables go on.
@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from infra.contracts import Snapshot
-from infra.retired import Retired, why_retired
+from infra.ids import Digest
+from infra.retired import Retired, why_absent
 from tasks.ingest import readings
 from tasks.ingest.commits import Run, commit_quarantine, records
 from tasks.ingest.ledger import Entry
@@ -26,8 +27,9 @@ class Held:
 
 
 def snapshot_of(entry: Retired) -> Snapshot:
-    """A retired table as a result tells of it: the rows that it had, under no version."""
-    return Snapshot(records(entry.table), -1, entry.digest, entry.n_rows)
+    """A retired table as a result tells of it: the rows that it had, under no version. One that was given up has none."""
+    digest = Digest() if entry.is_given_up else Digest.parse(entry.digest)
+    return Snapshot(records(entry.table), -1, str(digest), digest.n_rows)
 
 
 def is_mixed(run: Run, base: Snapshot) -> bool:
@@ -36,9 +38,9 @@ def is_mixed(run: Run, base: Snapshot) -> bool:
     return run.lake.lineage(base).params.get("restored") == "mixed"
 
 
-def hold(run: Run, planned: Sequence[Plan], retired: Mapping[str, Retired], *, prune: bool) -> Held:
+def hold(run: Run, planned: Sequence[Plan], absent: Mapping[str, Retired], *, prune: bool) -> Held:
     """Stop what is to be read of tables that must stay as they are."""
-    held = [(plan, why) for plan in planned if (why := _why_held(run, plan, retired, prune=prune)) is not None]
+    held = [(plan, why) for plan in planned if (why := _why_held(run, plan, absent, prune=prune)) is not None]
     told = {plan.table: list(_stopped(run, plan, why)) for plan, why in held}
     stopped = {table: {entry.uri: entry.stopped for entry in entries if entry.stopped} for table, entries in told.items()}
     rejects = [file for table, files in stopped.items() for file in readings.quarantine_stopped(run, table, files)]
@@ -47,9 +49,9 @@ def hold(run: Run, planned: Sequence[Plan], retired: Mapping[str, Retired], *, p
     return Held(frozenset(told), tuple(entry for entries in told.values() for entry in entries))
 
 
-def _why_held(run: Run, plan: Plan, retired: Mapping[str, Retired], *, prune: bool) -> str | None:
-    if plan.table in retired:
-        return f"retired: {why_retired(plan.table)}"
+def _why_held(run: Run, plan: Plan, absent: Mapping[str, Retired], *, prune: bool) -> str | None:
+    if (entry := absent.get(plan.table)) is not None:
+        return f"{'given up' if entry.is_given_up else 'retired'}: {why_absent(entry)}"
     if not (plan.todo or plan.doubtful) or not run.lake.exists(records(plan.table)):
         return None
     unread = [entry for entry in plan.entries.values() if entry.stopped and entry.n_rows and not entry.stopped.startswith(HELD)]

@@ -21,7 +21,7 @@ from tasks.ingest.sources import RawFile
 GROUP_TABLES = 512
 ADOPTED = "delta+"  # the uri of what another writer's table gave, which no listing finds
 _RULES = ("drift", "primary_key", "partition_by", "contract")
-HELD = ("retired", "restored")  # how reasons begin that have nothing to do with a file's columns
+HELD = ("retired", "restored", "given up")  # how reasons begin that have nothing to do with a file's columns
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ says why.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -20,7 +20,7 @@ from infra.contracts import DataFile, LetheError, Snapshot
 from infra.discretion import discreet
 from infra.lake import Lake
 from infra.lineage import code_digest
-from infra.retired import retired
+from infra.retired import absent
 from infra.settings import ConfigError, Settings
 from tasks.ingest import frames, holding, keys, ledger, readings
 from tasks.ingest.columns import is_unsettled, refuse_missing
@@ -73,11 +73,13 @@ def ingest(
     tables: tuple[str, ...] | None = None,
     *,
     prune: bool = False,
+    anew: Collection[str] = (),
     scheduler: Scheduler = None,
     progress: Progress | None = None,
 ) -> list[IngestedTable]:
     """Bring `records/<table>` up to date with the raw files of all tables and collections, or of those named. `prune` takes the
-    rows of files that are gone out of tables that still have files.
+    rows of files that are gone out of tables that still have files. Tables that were given up stay so, but for those to be taken
+    in `anew`.
 
     `progress(table, n_done, n)` is called after each table. Raises `SourceError` where a table has no file and never had one,
     `ColumnError` where a column that lethe.toml names is not there or a subject's column is nested, and, when all other tables
@@ -87,7 +89,7 @@ def ingest(
     known = ledger.read(lake)
     listing = raw_files(settings, tables)
     _refuse_options(settings, listing)
-    gone = retired(lake)
+    gone = absent(lake, anew=anew)
     planned = plans(listing, known, {name: options_of(settings.table(name)) for name in listing}, gone)
     _refuse_empty(settings, planned, prune=prune)
     report = _Report(progress, len(planned))

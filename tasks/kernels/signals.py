@@ -20,24 +20,34 @@ number a document (a mean over its lines) instead of one a line, and blank lines
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from tasks.kernels.signals_chars import Bools, chars_room, flag_table, scan
-from tasks.kernels.signals_repeats import first_pairs, name_each, read_repeats, table_size
+from tasks.kernels.signals_chars import BLOCK, block_end, chars_room, flag_table, scan
+from tasks.kernels.signals_repeats import AHEAD, first_pairs, name_each, read_repeats, table_size
 from tasks.kernels.signals_words import (
+    CARRIED,
     CHARS,
+    CONTENT_CHARS,
+    COUNT_LOG_COUNT,
     COUNTS,
     F64,
+    FRESH,
+    ONE,
     SUMS,
     TOP_2,
-    hash_words,
+    WORD_CHARS,
+    WORDS,
+    end_line,
     hashes_of,
     read_counts,
-    read_named,
     read_words,
     stop_table,
 )
-from tasks.kernels.tokens import I64, U8, U32, U64, Texts, compiled, text_chunks
+from tasks.kernels.tokens import I64, U8, U32, U64, Texts, compiled, inlined, text_chunks
+
+F32 = npt.NDArray[np.float32]
+WordsRoom = tuple[U64, U64, U32, U32, U32, U32, U32, U32]
 
 DESCRIPTIONS: dict[str, str] = {
     "word_count": "the number of words",
@@ -73,6 +83,9 @@ SIGNALS: tuple[str, ...] = tuple(DESCRIPTIONS)
 NEVER_NULL = ("word_count", "num_sentences", "num_lines")
 
 _SHARES = {
+    "word_count": ("words", "one"),
+    "num_sentences": ("sentences", "one"),
+    "num_lines": ("lines", "one"),
     "mean_word_length": ("word_chars", "words"),
     "symbol_to_word_ratio": ("symbols", "raw_words"),
     "frac_unique_words": ("unique_words", "words"),
@@ -92,34 +105,32 @@ _SHARES = {
 }
 
 
+_PARTS, _WHOLES = (np.array([(*COUNTS, *SUMS).index(share[k]) for share in _SHARES.values()]) for k in (0, 1))
+
+
 def signals_of(array: pa.Array | pa.ChunkedArray) -> pa.Table:
     """One float32 column for each of `SIGNALS`, one row a document, NULL as the module says. TypeError if it holds no text."""
     figures = [_measured(texts) for texts in text_chunks(array)]
-    counts = np.concatenate([np.zeros((0, len(COUNTS)), np.int64), *(counts for counts, _ in figures)])
-    sums = np.concatenate([np.zeros((0, len(SUMS))), *(sums for _, sums in figures)])
-    known: dict[str, F64] = dict(zip((*COUNTS, *SUMS), (*counts.T.astype(np.float64), *sums.T), strict=True))
-    known["content_chars"] = known["word_chars"] + np.maximum(known["words"] - 1, 0)
+    shares = np.concatenate([np.empty((len(_PARTS), 0), np.float32), *(shares for shares, _ in figures)], axis=1)
+    words, count_log_count = np.concatenate([np.empty((2, 0)), *(sums for _, sums in figures)], axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        columns = {name: known[part] / known[whole] for name, (part, whole) in _SHARES.items()}
-        entropy = np.log(known["words"]) - known["count_log_count"] / known["words"]
-    columns |= {"word_count": known["words"], "num_sentences": known["sentences"], "num_lines": known["lines"]}
+        entropy = np.log(words) - count_log_count / words
+    columns = dict(zip(_SHARES, shares, strict=True))
     # Words that are all the same leave a rounding error about 0.
-    columns["unigram_entropy"] = np.maximum(entropy, 0.0)
-    return pa.table({name: pa.array(columns[name].astype(np.float32), from_pandas=True) for name in SIGNALS})
+    columns["unigram_entropy"] = np.maximum(entropy, 0.0).astype(np.float32)
+    return pa.table({name: pa.array(columns[name], from_pandas=True) for name in SIGNALS})
 
 
-def _measured(texts: Texts) -> tuple[I64, F64]:
-    """The figures of documents, (n, len(COUNTS)) and (n, len(SUMS)): those of pure ASCII first, then all others."""
+def _measured(texts: Texts) -> tuple[F32, F64]:
+    """The shares of documents, (len(_SHARES), n), and their words and sums of n ln n over words, (2, n)."""
     n = len(texts.sizes)
-    counts, sums = np.zeros((n, len(COUNTS)), np.int64), np.zeros((n, len(SUMS)))
+    shares, words = np.empty((len(_PARTS), n), np.float32), np.empty((2, n))
+    size = int(texts.sizes.max(initial=0))
+    begin, end = (int(texts.begins[0]), int(texts.begins[-1] + texts.sizes[-1])) if n else (0, 0)
+    table = flag_table() if texts.data[begin:end].max(initial=0) >= 0x80 else np.empty(0, np.uint32)
     stop, named = stop_table(), hashes_of(("lorem", "ipsum", "javascript"))
-    left = np.zeros(n, np.bool_)
-    _run(texts.data, texts.begins, texts.sizes, np.empty(0, np.uint32), stop, named, np.arange(n), counts, sums, left)
-    if left.any():
-        which = np.flatnonzero(left)
-        rest = texts.take(which)
-        _run(rest.data, rest.begins, rest.sizes, flag_table(), stop, named, which, counts, sums, left)
-    return counts, sums
+    _run(texts.data, texts.begins, texts.sizes, table, stop, named, _PARTS, _WHOLES, _words_room(size // 2 + 1), shares, words)
+    return shares, words
 
 
 @compiled
@@ -130,49 +141,60 @@ def _run(
     table: U32,
     stop: U64,
     named: U64,
-    rows: I64,
-    found: I64,
-    sums: F64,
-    left: Bools,
+    parts: I64,
+    wholes: I64,
+    room: WordsRoom,
+    shares: F32,
+    words: F64,
 ) -> None:
-    """Write the figures of documents to `rows` of `found` and `sums`.
-
-    Without a `table` those that are not ASCII are only marked in `left`.
-    """
-    capacity, word_capacity = 1 << 14, 1 << 12
+    """Write the figures of documents to `shares` and `words`."""
+    keys, known, names, counts, places, begins, heads, slots = room
+    capacity = BLOCK
     low, flags, edges = chars_room(capacity)
-    keys, known, names, counts, firsts, places, begins, lines, slots = _words_room(word_capacity)
+    line, row, sums = np.zeros(CARRIED, np.int64), np.zeros(len(COUNTS), np.int64), np.zeros(len(SUMS))
+    begins[0] = 0
     for d in range(len(text_begins)):
-        size = sizes[d]
-        if size > capacity:
-            capacity = size + size // 2
-            low, flags, edges = chars_room(capacity)
-        n_edges, n_chars = scan(data[text_begins[d] : text_begins[d] + size], table, low, flags, edges)
-        if n_edges < 0:
-            left[rows[d]] = True
-            continue
-        if n_edges // 2 + 1 > word_capacity:
-            word_capacity = n_edges
-            keys, known, names, counts, firsts, places, begins, lines, slots = _words_room(word_capacity)
-        row = found[rows[d]]
-        row[CHARS] = n_chars
-        n_words = read_words(low, flags, edges, n_edges, places, names, begins, lines, row, sums[rows[d]])
-        hash_words(low.view(np.uint64), places, names, n_words, keys)
-        read_named(keys, n_words, lines, named, row)
-        n_unique = name_each(keys, n_words, slots, names, known, counts, firsts)
-        read_counts(known, counts, n_unique, stop, row, sums[rows[d]])
+        row[:] = 0
+        sums[:] = 0.0
+        line[:] = 0
+        row[ONE] = line[FRESH] = 1
+        at, end = text_begins[d], text_begins[d] + sizes[d]
+        while at < end:
+            stop_at = block_end(data, at, end)
+            if stop_at - at > capacity:
+                capacity = stop_at - at
+                low, flags, edges = chars_room(capacity)
+            n_edges, n_chars = scan(data, at, stop_at - at, table, low, flags, edges)
+            row[CHARS] += n_chars
+            read_words(low, flags, edges, n_edges, named, keys, begins, line, row, sums)
+            at = stop_at
+        end_line(line, row, sums)
+        n_words = row[WORDS]
+        n_unique = name_each(keys, n_words, slots, names, known, counts)
+        read_counts(known, counts, n_unique, stop, row, sums)
         n_grams = first_pairs(names, counts, n_words, places, keys)
-        read_repeats(n_grams, begins, places, keys, slots, names, known, counts, firsts, row[TOP_2:])
+        read_repeats(n_grams, begins, places, keys, slots, heads, names, known, counts, row, TOP_2 - 2)
+        row[CONTENT_CHARS] = row[WORD_CHARS] + max(n_words - 1, 0)
+        _write(row, sums, parts, wholes, shares, d)
+        words[0, d], words[1, d] = n_words, sums[COUNT_LOG_COUNT]
 
 
-@compiled
-def _words_room(n_words: int) -> tuple[U64, U64, U32, U32, U32, U32, U32, U32, U32]:
-    """Working space for documents of up to so many words: (keys, known, names, counts, firsts, places, begins, lines, slots)."""
-    n = n_words + 2
+@inlined
+def _write(row: I64, sums: F64, parts: I64, wholes: I64, shares: F32, d: int) -> None:
+    """Divide parts by wholes; a share of nothing is NaN."""
+    n = len(row)
+    for k in range(len(parts)):
+        part = float(row[parts[k]]) if parts[k] < n else sums[parts[k] - n]
+        whole = row[wholes[k]]
+        shares[k, d] = part / whole if whole else np.nan
+
+
+def _words_room(n_words: int) -> WordsRoom:
+    """Working space for documents of up to so many words: (keys, known, names, counts, places, begins, heads, slots)."""
+    n = n_words + 2 + AHEAD
     return (
         np.empty(n, np.uint64),
         np.empty(n, np.uint64),
-        np.empty(n, np.uint32),
         np.empty(n, np.uint32),
         np.empty(n, np.uint32),
         np.empty(n, np.uint32),

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import int64, uint8, uint32, uint64
 
-from tasks.kernels.tokens import U8, U32, code_point, compiled, put_utf8
+from tasks.kernels.tokens import U8, U32, code_point, compiled, eight_bytes, inlined, put_utf8
 
 Bools = npt.NDArray[np.bool_]
 
@@ -63,7 +63,7 @@ _FLAGS = np.concatenate([(_ASCII & 0xFF).astype(np.uint8), np.zeros(128, np.uint
 _LOWER = np.concatenate([(_ASCII >> 8).astype(np.uint8), np.arange(128, 256, dtype=np.uint8)])
 
 
-@compiled
+@inlined
 def signed(n: np.integer[Any]) -> int:
     """An unsigned integer as int64; `int` would leave it unsigned, and the sum of both kinds is a float."""
     return int64(n)  # pyright: ignore[reportReturnType]
@@ -72,60 +72,91 @@ def signed(n: np.integer[Any]) -> int:
 # --- one document --------------------------------------------------------------------------------------------------------------
 
 
+BLOCK = 1 << 14
+_LANE = 64  # bytes that are classified at a time
+
+
+@compiled
+def block_end(data: U8, at: int, end: int) -> int:
+    """Where a block of the text [at, end) ends: behind white space, about `BLOCK` bytes on, later if a word is longer."""
+    if end - at <= BLOCK:
+        return end
+    stop = at + BLOCK
+    while stop > at and _FLAGS[data[stop - 1]] & _LIMIT == 0:
+        stop -= 1
+    if stop == at:
+        stop = at + BLOCK
+        while stop < end and _FLAGS[data[stop - 1]] & _LIMIT == 0:
+            stop += 1
+    return stop
+
+
 @compiled
 def chars_room(n_bytes: int) -> tuple[U8, U8, U32]:
-    """Working space for documents of up to so many bytes: (low, flags, edges).
+    """Working space for blocks of up to so many bytes: (low, flags, edges).
 
     A byte that is not UTF-8 becomes three, and both are read up to 16 bytes past the end.
     """
-    n = (3 * n_bytes + 64) // 8 * 8
+    n = (3 * n_bytes + 2 * _LANE) // 8 * 8
     return np.empty(n, np.uint8), np.empty(n, np.uint8), np.empty(n_bytes + 2, np.uint32)
 
 
-@compiled
-def _classify_ascii(text: U8, low: U8, flags: U8) -> np.uint8:
-    """Lower case and flags of ASCII bytes, by arithmetic alone so that it runs in SIMD; returns the OR of all bytes."""
+@inlined
+def _classify_ascii(low: U8, flags: U8, size: int) -> np.uint8:
+    """Lower case, in place, and flags of ASCII bytes, by arithmetic alone so that it runs in SIMD; returns the OR of all bytes.
+
+    Whole lanes are taken, up to a lane behind the end: a short document costs no more than its lanes.
+    """
     seen = uint8(0)
-    for i in range(len(text)):
-        byte = text[i]
-        seen |= byte
-        upper = uint8(uint8(byte - uint8(65)) < uint8(26))
-        lower = uint8(uint8(byte - uint8(97)) < uint8(26))
-        digit = uint8(uint8(byte - uint8(48)) < uint8(10))
-        graph = uint8(uint8(byte - uint8(33)) < uint8(94))
-        line = uint8(byte == uint8(10))
-        space = uint8((byte == uint8(32)) | (uint8(byte - uint8(9)) < uint8(5)) | (uint8(byte - uint8(28)) < uint8(4)))
-        low[i] = uint8(byte | uint8(upper << uint8(5)))
-        letter = uint8(upper | lower)
-        other = uint8(uint8(graph ^ letter) ^ digit)
-        flag = uint8(uint8(letter << _ALPHA) | upper)
-        flag = uint8(flag | uint8(lower << _CASED))
-        flag = uint8(flag | uint8(digit << _DIGIT))
-        flag = uint8(flag | uint8(other << _LOOK))
-        flag = uint8(flag | uint8(uint8(space ^ line) << _SPACE))
-        flags[i] = uint8(flag | uint8(line << _NEWLINE))
+    for lane in range(uint64(0), uint64(size), uint64(_LANE)):
+        for i in range(lane, lane + uint64(_LANE)):
+            byte = low[i]
+            seen |= byte
+            upper = uint8(uint8(byte - uint8(65)) < uint8(26))
+            lower = uint8(uint8(byte - uint8(97)) < uint8(26))
+            digit = uint8(uint8(byte - uint8(48)) < uint8(10))
+            graph = uint8(uint8(byte - uint8(33)) < uint8(94))
+            line = uint8(byte == uint8(10))
+            space = uint8((byte == uint8(32)) | (uint8(byte - uint8(9)) < uint8(5)) | (uint8(byte - uint8(28)) < uint8(4)))
+            low[i] = uint8(byte | uint8(upper << uint8(5)))
+            letter = uint8(upper | lower)
+            other = uint8(uint8(graph ^ letter) ^ digit)
+            flag = uint8(uint8(letter << _ALPHA) | upper)
+            flag = uint8(flag | uint8(lower << _CASED))
+            flag = uint8(flag | uint8(digit << _DIGIT))
+            flag = uint8(flag | uint8(other << _LOOK))
+            flag = uint8(flag | uint8(uint8(space ^ line) << _SPACE))
+            flags[i] = uint8(flag | uint8(line << _NEWLINE))
     return seen
 
 
-@compiled
-def _scan_ascii(text: U8, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
-    if _classify_ascii(text, low, flags) & uint8(0x80):
+@inlined
+def _scan_ascii(data: U8, at: int, size: int, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
+    eights = low.view(np.uint64)
+    n_eights = uint64(size) >> uint64(3)
+    for k in range(n_eights):
+        eights[k] = eight_bytes(data, uint64(at) + k * uint64(8))
+    for k in range(n_eights, n_eights + uint64(_LANE // 8)):
+        eights[k] = 0
+    for i in range(n_eights * uint64(8), uint64(size)):
+        low[i] = data[uint64(at) + i]
+    if _classify_ascii(low, flags, size) & uint8(0x80):
         return -1, 0
     n_edges = uint64(0)
-    last = uint8(SPACE)
-    for i in range(uint64(len(text))):
+    last = uint8(0xFF)
+    for i in range(uint64(size)):
         kind = uint8(flags[i] & uint8(_LIMIT))
         edges[n_edges] = uint32(i)
         n_edges += uint64(kind != last)
         last = kind
-    edges[n_edges] = uint32(len(text))
-    return signed(n_edges), len(text)
+    edges[n_edges] = uint32(size)
+    return signed(n_edges), size
 
 
 @compiled
 def _scan_utf8(text: U8, table: U32, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
     at, here, n_edges, n_chars = uint64(0), uint64(0), uint64(0), uint64(0)
-    last = uint8(SPACE)
+    last = uint8(0xFF)
     while at < uint64(len(text)):
         byte = text[at]
         begin = here
@@ -155,13 +186,12 @@ def _scan_utf8(text: U8, table: U32, low: U8, flags: U8, edges: U32) -> tuple[in
     return signed(n_edges), signed(n_chars)
 
 
-@compiled
-def scan(text: U8, table: U32, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
-    """Write a document's lower case, flags, and the places where words, spaces and line ends begin; return the number of such
-    places (the document's end is one more, behind them) and of characters. A space that it begins with has no place of its own.
-
-    Without a table (length 0) only documents of pure ASCII are taken; -1 says that one was left out.
+@inlined
+def scan(data: U8, at: int, size: int, table: U32, low: U8, flags: U8, edges: U32) -> tuple[int, int]:
+    """Write a block's lower case, flags, and the places where words, spaces and line ends begin; return the number of such places
+    (the block's end is one more, behind them) and of characters.
     """
-    if len(table) == 0:
-        return _scan_ascii(text, low, flags, edges)
-    return _scan_utf8(text, table, low, flags, edges)
+    n_edges, n_chars = _scan_ascii(data, at, size, low, flags, edges)
+    if n_edges < 0:
+        return _scan_utf8(data[at : at + size], table, low, flags, edges)
+    return n_edges, n_chars

@@ -103,6 +103,17 @@ def _words_utf8(text: U8, table: U32, low: U8, starts: U32, ends: U32, begins: U
 
 
 @compiled
+def _room_for(sizes: I64) -> tuple[U8, U8, U32, U32, U32, U32, U32, U64]:
+    """Working space for the largest of some documents: (low, kinds, edges, starts, ends, begins, stops, sums)."""
+    n_bytes = 0
+    for size in sizes:
+        n_bytes = max(n_bytes, size)
+    low, kinds, edges, starts, ends, marks = room(n_bytes)
+    half = len(marks) // 2
+    return low, kinds, edges, starts, ends, marks[:half], marks[half:], np.empty(n_bytes + 1, np.uint64)
+
+
+@compiled
 def _sum_up(words: U64, starts: U32, ends: U32, n_words: int, sums: U64) -> None:
     """sums[j] is the polynomial of the hashes of the first j words."""
     total = uint64(0)
@@ -128,20 +139,13 @@ def _gather(
 ) -> None:
     """The n-grams of each document: their number to `n_grams` (negative: left out) and, where `hashes` has room, themselves
     from `places` on. A text of fewer than n but at least `FEWEST_WORDS` words is one gram of its own length."""
-    capacity = 1 << 14
-    low, kinds, edges, starts, ends, marks = room(capacity)
-    sums = np.empty(capacity, np.uint64)
+    low, kinds, edges, starts, ends, firsts, lasts, sums = _room_for(sizes)
     for d in range(len(begins)):
-        size = sizes[d]
-        if size > capacity:
-            capacity = size + size // 2
-            low, kinds, edges, starts, ends, marks = room(capacity)
-            sums = np.empty(capacity, np.uint64)
-        text = data[begins[d] : begins[d] + size]
+        text = data[begins[d] : begins[d] + sizes[d]]
         if len(table) == 0:
             n_words = _words_ascii(text, low, kinds, edges, starts, ends)
         else:
-            n_words = _words_utf8(text, table, low, starts, ends, marks, marks[capacity + 2 :])
+            n_words = _words_utf8(text, table, low, starts, ends, firsts, lasts)
         length = min(n, n_words)
         n_grams[d] = n_words if n_words < 0 else n_words - length + 1 if length == n or length >= FEWEST_WORDS else 0
         if len(hashes) and n_grams[d] > 0:
@@ -205,17 +209,11 @@ def _search(
 ) -> None:
     """The hits of each document: their number to `n_hits` (negative: left out) and, where `hits` has room, from `places` on
     (gram, word, begin, end) of each."""
-    capacity = 1 << 14
-    low, kinds, edges, starts, ends, marks = room(capacity)
-    sums = np.empty(capacity, np.uint64)
+    low, kinds, edges, starts, ends, firsts, lasts, sums = _room_for(sizes)
+    if len(table) == 0:
+        firsts, lasts = starts, ends  # lower case has the same bounds
     for d in range(len(begins)):
-        size = sizes[d]
-        if size > capacity:
-            capacity = size + size // 2
-            low, kinds, edges, starts, ends, marks = room(capacity)
-            sums = np.empty(capacity, np.uint64)
-        text = data[begins[d] : begins[d] + size]
-        firsts, lasts = (starts, ends) if len(table) == 0 else (marks, marks[capacity + 2 :])
+        text = data[begins[d] : begins[d] + sizes[d]]
         if len(table) == 0:
             n = _words_ascii(text, low, kinds, edges, starts, ends)
         else:

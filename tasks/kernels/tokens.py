@@ -22,7 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.types as pt
-from numba import uint8, uint64
+from llvmlite.ir import FunctionType, VoidType
+from numba import types, uint8, uint64
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 U8 = npt.NDArray[np.uint8]
 U32 = npt.NDArray[np.uint32]
@@ -35,6 +38,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def compiled(function: _F) -> _F:
     """Machine code, kept on disk between processes."""
     return cast(_F, numba.njit(function, cache=True, nogil=True))
+
+
+def inlined(function: _F) -> _F:
+    """As `compiled`, and part of whatever calls it: arrays cost a call more than a short document takes."""
+    return cast(_F, numba.njit(function, cache=True, nogil=True, forceinline=True))
 
 
 # --- characters ----------------------------------------------------------------------------------------------------------------
@@ -187,12 +195,52 @@ def fold(state: np.uint64, word: np.uint64) -> np.uint64:
     return x ^ (x >> _32)
 
 
-@compiled
-def eight_bytes(words: U64, at: np.uint64) -> np.uint64:
-    """The eight bytes from byte `at` on, the first one lowest, out of a buffer seen as aligned 64-bit words."""
-    shift = (at & _SEVEN) << _THREE
-    k = at >> _THREE
-    return (words[k] >> shift) | ((words[k + uint64(1)] << uint64(1)) << (_63 - shift))
+@intrinsic  # pyright: ignore[reportUntypedFunctionDecorator]
+def _load(_: Any, words: Any, at: Any) -> Any:
+    """Eight bytes from any byte on in one instruction; numba itself reads aligned ones alone."""
+
+    def emit(target: Any, builder: Any, signature: Any, values: Any) -> Any:
+        byte, eight = (target.get_value_type(kind).as_pointer() for kind in (types.uint8, types.uint64))
+        first = builder.bitcast(target.make_array(signature.args[0])(target, builder, values[0]).data, byte)
+        return builder.load(builder.bitcast(builder.gep(first, [values[1]]), eight), align=1)
+
+    return types.uint64(words, at), emit
+
+
+@intrinsic  # pyright: ignore[reportUntypedFunctionDecorator]
+def _ones(_: Any, word: Any) -> Any:
+    def emit(target: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.ctpop(values[0])
+
+    return types.uint64(word), emit
+
+
+@intrinsic  # pyright: ignore[reportUntypedFunctionDecorator]
+def fetch(_: Any, array: Any, k: Any) -> Any:
+    """Ask for an item of an array that is read soon, at a place that need not be there."""
+
+    def emit(target: Any, builder: Any, signature: Any, values: Any) -> None:
+        pointer, flag = (target.get_value_type(kind) for kind in (types.voidptr, types.int32))
+        first = target.make_array(signature.args[0])(target, builder, values[0]).data
+        item = builder.bitcast(builder.gep(first, [values[1]]), pointer)
+        call = cgutils.get_or_insert_function(
+            builder.module, FunctionType(VoidType(), [pointer, flag, flag, flag]), "llvm.prefetch.p0"
+        )
+        builder.call(call, [item, flag(0), flag(3), flag(1)])
+
+    return types.void(array, k), emit
+
+
+@inlined
+def eight_bytes(words: U64 | U8, at: np.uint64) -> np.uint64:
+    """The eight bytes from byte `at` on, the first one lowest, out of a buffer."""
+    return _load(words, uint64(at))  # pyright: ignore[reportCallIssue]
+
+
+@inlined
+def n_ones(word: np.uint64) -> np.uint64:
+    """The bits that are set."""
+    return _ones(uint64(word))  # pyright: ignore[reportCallIssue]
 
 
 @compiled

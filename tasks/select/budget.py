@@ -7,7 +7,10 @@ for each target and stratum, fitted on the keyed sample, and whether a record is
 cuts. Order and partitioning change nothing: keys that are equal stand in the order of row ids.
 
 A budget of rows admits its share of the sample rounded up; one of tokens admits the longest run of records, in the order of
-falling keys, whose tokens stay within it, be that none at all. Only floors exceed a budget, and `Cuts.exceeded` says so.
+falling keys, whose tokens stay within it, be that none at all. What it leaves unused of the rows that the cuts are fitted on is
+less than the tokens of the first record left out, by the last target's keys. Shorter records behind that one are not taken in its
+place: whether one fits would hang on the lengths of all before it, so that one erased record could turn any number of decisions,
+and short records would be favoured. Only floors exceed a budget, and `Cuts.exceeded` says so.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from tasks.kernels.parity import count_parity
 from tasks.select.budget import Mask
 from tasks.select.kl import is_odd
 from tasks.select.plan import EmptyTarget, Plan, Source
+from tasks.select.shares import shares
 
 Name = tuple[str, str]
 
@@ -35,11 +37,23 @@ class HashSpace:
 
 @dataclass(frozen=True)
 class Counts:
-    """N-gram counts of the even and the odd half of rows: of the pool's sample (2, n_buckets), and of each target."""
+    """N-gram counts of the even and the odd half of rows: of the pool's sample (2, n_buckets), and of each target; `judges` are
+    those of each target in the space of the measure."""
 
     raw: I64
     targets: tuple[I64, ...]
+    judges: tuple[I64, ...]
     n_files: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """A file to count: the name of its counts, the level of the sample of its rows, and the space."""
+
+    name: Name
+    source: Source
+    level: int
+    space: HashSpace
 
 
 def hash_space(plan: Plan) -> HashSpace:
@@ -48,21 +62,26 @@ def hash_space(plan: Plan) -> HashSpace:
 
 
 def counted(lake: Lake, workers: Workers, plan: Plan) -> Counts:
-    """The counts that weights are fitted on; only files not met before are read. Raises `EmptyTarget`."""
-    known = _known(lake, plan)
-    wanted = {name: (source, level) for name, source, level in _wanted(plan)}
-    fresh = [job for name, job in wanted.items() if name not in known]
-    found = workers.map(count_file, fresh, lake.keys, hash_space(plan))
-    fresh_names = [name for name in wanted if name not in known]
-    counts = {**known, **dict(zip(fresh_names, found, strict=True))}
-    counts = {name: counts[name] for name in wanted}
+    """The counts that weights are fitted on, of which only files not met before are read; and those that judge what was selected.
+    Raises `EmptyTarget`."""
+    known, wanted = _known(lake, plan), {one.name: one for one in _wanted(plan)}
+    fresh, judging = [one for name, one in wanted.items() if name not in known], list(_judging(plan))
+    tasks = shares([*fresh, *judging], lambda one: one.source.part.file.n_bytes)
+    found = dict(chain.from_iterable(workers.map(count_files, tasks, lake.keys)))
+    counts = {name: known[name] if name in known else found[name] for name in wanted}
     if fresh or len(counts) != len(known):
         _keep(lake, f"ngram_counts/{plan.dataset}", counts, _lineage(plan))
-    targets = {target: [counts[_target_name(target, s)] for s in sources] for target, sources in plan.targets.items()}
-    for target in (name for name, parts in targets.items() if not sum(int(part.sum()) for part in parts)):
+    n_buckets = plan.select.n_buckets
+    targets = {target: total(_of_target(counts, target, sources), n_buckets) for target, sources in plan.targets.items()}
+    for target in (name for name, of_target in targets.items() if not of_target.any()):
         raise EmptyTarget(f"{target}, a target of dataset {plan.dataset!r}, holds no text. Name another target")
-    raw = total([counts[source.name] for source in plan.pool], plan.select.n_buckets)
-    return Counts(raw, tuple(total(parts, plan.select.n_buckets) for parts in targets.values()), len(fresh))
+    judges = tuple(total(_of_target(found, _judge_name(target), s), n_buckets) for target, s in plan.targets.items())
+    raw = total([counts[source.name] for source in plan.pool], n_buckets)
+    return Counts(raw, tuple(targets.values()), judges, len(fresh))
+
+
+def _of_target(counts: dict[Name, I64], target: str, sources: Sequence[Source]) -> Iterator[I64]:
+    return (counts[_target_name(target, source)] for source in sources)
 
 
 def let_go_of_counts(lake: Lake, plan: Plan) -> None:
@@ -71,24 +90,34 @@ def let_go_of_counts(lake: Lake, plan: Plan) -> None:
     if not lake.exists(table):
         return
     snapshot = lake.snapshot(table)
-    known, wanted = _read(lake, snapshot), {name for name, _, _ in _wanted(plan)}
-    if not known.keys() <= wanted:
-        _keep(lake, table, {name: counts for name, counts in known.items() if name in wanted}, lake.lineage(snapshot))
+    known, wanted = _names(lake.read(snapshot, ["table", "file"])), {one.name for one in _wanted(plan)}
+    if not wanted.issuperset(known):
+        kept = {name: counts for name, counts in _read(lake, snapshot).items() if name in wanted}
+        _keep(lake, table, kept, lake.lineage(snapshot))
 
 
-def total(parts: Sequence[I64], n_buckets: int) -> I64:
+def total(parts: Iterable[I64], n_buckets: int) -> I64:
     """Counts added up, (2, n_buckets)."""
     return sum(parts, np.zeros((2, n_buckets), np.int64))
 
 
-def _wanted(plan: Plan) -> Iterator[tuple[Name, Source, int]]:
-    """The files to count, under the names that their counts are kept by, and the level of the sample: targets count whole, and so
-    does the pool in the reference's mode."""
+def _wanted(plan: Plan) -> Iterator[Count]:
+    """The files to count, under the names that their counts are kept by: targets count whole, and so does the pool in the
+    reference's mode."""
+    space = hash_space(plan)
     for source in plan.pool:
-        yield source.name, source, 0 if plan.is_parity else plan.level
+        yield Count(source.name, source, 0 if plan.is_parity else plan.level, space)
     for target, sources in plan.targets.items():
         for source in sources:
-            yield _target_name(target, source), source, 0
+            yield Count(_target_name(target, source), source, 0, space)
+
+
+def _judging(plan: Plan) -> Iterator[Count]:
+    """The files of the targets in the space of the measure. They are counted with the others, and not kept."""
+    space = HashSpace(plan.select.n_buckets, plan.kl_seed)
+    for target, sources in plan.targets.items():
+        for source in sources:
+            yield Count(_target_name(_judge_name(target), source), source, 0, space)
 
 
 def _sources(plan: Plan) -> Iterator[Source]:
@@ -102,20 +131,28 @@ def _target_name(target: str, source: Source) -> Name:
     return f"target:{target}", source.part.file.path
 
 
+def _judge_name(target: str) -> str:
+    return f"{target}:judge"
+
+
 # --- in the workers ------------------------------------------------------------------------------------------------------------
 
 
-def count_file(job: tuple[Source, int], keys: Keys, space: HashSpace) -> I64:
+def count_files(files: Sequence[Count], keys: Keys) -> list[tuple[Name, I64]]:
+    """The counts of some files by their names."""
+    return [(one.name, count_file(one, keys)) for one in files]
+
+
+def count_file(one: Count, keys: Keys) -> I64:
     """N-gram counts of a file's sampled rows, int64 (2, n_buckets): of the even half and of the odd half of its rows.
 
     Copies of a record count as often as they occur, so that files can be added and subtracted.
     """
-    source, level = job
-    counts = np.zeros((2, space.n_buckets), np.int64)
-    for batch, row_ids, sampled in rows_of_file(source, keys, level):
+    counts = np.zeros((2, one.space.n_buckets), np.int64)
+    for batch, row_ids, sampled in rows_of_file(one.source, keys, one.level):
         odd = is_odd(row_ids)
         for half, which in enumerate((sampled & ~odd, sampled & odd)):
-            counts[half] += count_texts(texts_in(batch, source, which), space)
+            counts[half] += count_texts(texts_in(batch, one.source, which), one.space)
     return counts
 
 
@@ -171,7 +208,11 @@ def _known(lake: Lake, plan: Plan) -> dict[Name, I64]:
 def _read(lake: Lake, snapshot: Snapshot) -> dict[Name, I64]:
     rows = lake.read(snapshot)
     counts = [np.asarray(row.values, np.int64).reshape(2, -1) for row in rows.column("counts")]
-    return dict(zip(zip(rows.column("table").to_pylist(), rows.column("file").to_pylist(), strict=True), counts, strict=True))
+    return dict(zip(_names(rows), counts, strict=True))
+
+
+def _names(rows: pa.Table) -> list[Name]:
+    return list(zip(rows.column("table").to_pylist(), rows.column("file").to_pylist(), strict=True))
 
 
 def _lineage(plan: Plan) -> Lineage:

@@ -71,12 +71,10 @@ class Rules:
 
 @dataclass(frozen=True)
 class Look:
-    """Of one range: the sample's candidates and their strata, all candidates counted, and which of the ids asked for are among
-    them."""
+    """Of one range: the sample's candidates and their strata, and which of the ids asked for are candidates."""
 
     rows: Rows
     strata: I32
-    totals: Totals
     present: I64
 
 
@@ -93,14 +91,11 @@ class Decided:
 
 
 def look(span: Span, rules: Rules, asked: I64) -> Look:
-    """Count a range of row ids. `asked` are row ids, sorted."""
+    """Hear the verdicts on a range of row ids. `asked` are row ids, sorted; no others need be there, but for the sample's."""
     here = _joined(span, rules)
-    sampled = here.candidates & here.rows.sampled
-    strata = rules.strata.numbers(here.rows)
-    everybody = _candidates(here.rows, strata, rules).take(here.candidates)
+    rows = here.rows.take(here.candidates & here.rows.sampled)
     present = here.rows.row_ids[here.candidates & np.isin(here.rows.row_ids, asked, assume_unique=True)]
-    rows = here.rows.take(sampled)
-    return Look(rows, strata[sampled], totals_of(everybody, rules.strata.n), present)
+    return Look(rows, rules.strata.numbers(rows), present)
 
 
 def sampled_ids(span: Span, rules: Rules) -> I64:
@@ -115,6 +110,11 @@ def dropped(span: Span, rules: Rules, scratch: str) -> str:
     which = ~here.candidates
     reasons = pa.array(REASONS).take(pa.array(here.codes[which]))
     return spill(scratch, verdicts(here.rows.row_ids[which], reason=reasons))
+
+
+def counts_all(span: Span, rules: Rules) -> Totals:
+    """The candidates of a range, counted."""
+    return totals_of(_open(span, rules), rules.strata.n)
 
 
 def answers(span: Span, rules: Rules, probe: Probe) -> Answer:

@@ -363,15 +363,3 @@ def _assert_one_stays(group: I64, goes: np.ndarray, once: np.ndarray, follows: n
     n_left = np.bincount(group[once & ~goes], minlength=len(follows))
     if (n_left != ~follows).any() or np.isin(near.leaders, near.row_ids).any():
         raise LastCopyLost("a group of duplicates was to lose its last record; nothing was written. Please report this")
-
-
-def find_duplicates(found: Signatures, asked: NearDuplicateSettings) -> pa.Table:
-    """The verdicts on records that are all at hand, one row a record (copies share a row id)."""
-    if asked.jaccard == 1.0:
-        return duplicate_verdicts(found.row_ids, found.text_hashes, NO_FOLLOWERS, 1.0)
-    likeness = likeness_of(asked)
-    pairs = candidate_pairs(entries_of(found, likeness), likeness)
-    ids, first = np.unique(found.row_ids, return_index=True)
-    at_hand = Signatures(ids, found.n_words[first], found.text_hashes[first], found.minhash[first])
-    near = near_duplicates(pairs, likeness, lambda some: links_of(some, at_hand, at_hand, likeness))
-    return duplicate_verdicts(found.row_ids, found.text_hashes, near, likeness.bound)

@@ -64,7 +64,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class _Ground:
+class Ground:
     """What an answer stands on: a selection, why it exists, and the tables of its pool."""
 
     lake: Lake
@@ -86,13 +86,14 @@ def why(settings: Settings, dataset: str, row_id: int, *, n_most: int = 10) -> W
     Raises `UnknownTable` before the first selection, `UnknownRecord` for a row id that it has not, and `StaleSnapshot` where the
     tables that it was made from are gone.
     """
-    ground = _ground(settings, dataset)
+    ground = ground_of(settings, dataset)
     decision = next(iter(_decisions(ground, np.array([row_id]))), None)
     if decision is None:
         raise UnknownRecord(
             f"the selection of dataset {dataset} has no such row id. Take one from: lethe select {dataset} --samples"
         )
-    found = _texts(ground, np.array([row_id, *([decision.representative] if decision.representative is not None else [])]))
+    wanted = np.array([row_id, *([decision.representative] if decision.representative is not None else [])])
+    found = texts_of(ground, wanted, ground.pool)
     table, n_copies, text = found.get(row_id, ("", 0, ""))
     weights = tuple(weighed(text, ratios, n_most=n_most) for ratios in ratios_of(ground.lake, dataset, ground.chosen))
     threshold = threshold_of(ground, decision, weights)
@@ -118,9 +119,9 @@ def samples(settings: Settings, dataset: str, n: int = 10) -> tuple[list[Sample]
 
     Raises as `why` does.
     """
-    ground = _ground(settings, dataset)
+    ground = ground_of(settings, dataset)
     kept, dropped = _drawn(ground, n)
-    found = _texts(ground, np.concatenate([kept, dropped]))
+    found = texts_of(ground, np.concatenate([kept, dropped]), ground.pool)
     told = [
         Sample(one, said(one, threshold_of(ground, one)), table, excerpt(text))
         for one in _decisions(ground, np.concatenate([kept, dropped]))
@@ -129,7 +130,8 @@ def samples(settings: Settings, dataset: str, n: int = 10) -> tuple[list[Sample]
     return [one for one in told if one.decision.keep], [one for one in told if not one.decision.keep]
 
 
-def _ground(settings: Settings, dataset: str) -> _Ground:
+def ground_of(settings: Settings, dataset: str) -> Ground:
+    """The newest selection of a dataset. Raises `UnknownTable` before the first."""
     pool, lake = settings.dataset(dataset).pool, Lake.open(settings)
     table = f"selection/{dataset}"
     if not lake.exists(table):
@@ -137,13 +139,13 @@ def _ground(settings: Settings, dataset: str) -> _Ground:
     snapshot = lake.snapshot(table)
     lineage = lake.lineage(snapshot)
     tables = tuple(one for one in lineage.inputs if one.table.removeprefix(RECORDS) in pool)
-    return _Ground(lake, settings, dataset, snapshot, lineage, tables)
+    return Ground(lake, settings, dataset, snapshot, lineage, tables)
 
 
 # --- the selection -------------------------------------------------------------------------------------------------------------
 
 
-def _decisions(ground: _Ground, row_ids: I64) -> list[Decision]:
+def _decisions(ground: Ground, row_ids: I64) -> list[Decision]:
     """The decisions on some records, in the order of row ids."""
     found = [Decision(**row) for part in ground.lake.parts(ground.snapshot) for row in _rows(part, row_ids)]
     return sorted(found, key=lambda one: one.row_id)
@@ -157,7 +159,7 @@ def _rows(part: Part, row_ids: I64) -> Iterator[dict[str, Any]]:
         yield from batch.filter(pa.array(np.isin(np.asarray(batch.column("row_id")), row_ids))).to_pylist()
 
 
-def _drawn(ground: _Ground, n: int) -> tuple[I64, I64]:
+def _drawn(ground: Ground, n: int) -> tuple[I64, I64]:
     """Row ids of `n` kept and `n` dropped records: those whose keyed bits are the least."""
     drawn = [np.zeros(0, np.int64), np.zeros(0, np.int64)]
     seed = seed_of("select", ground.dataset, "samples")
@@ -173,7 +175,7 @@ def _least(had: I64, more: I64, n: int, seed: int) -> I64:
     return row_ids[np.argsort(keyed_bits(row_ids, "samples", seed), kind="stable")[:n]]
 
 
-def threshold_of(ground: _Ground, decision: Decision, weights: Sequence[Weighed] = ()) -> float | None:
+def threshold_of(ground: Ground, decision: Decision, weights: Sequence[Weighed] = ()) -> float | None:
     """The least key that the budget keeps, of the target that the record's key is for where there are several; None: all are."""
     summary = ground.lineage.summary
     return summary.get("thresholds", {}).get(decision.target or _nearest(decision, weights), summary.get("threshold"))
@@ -201,10 +203,11 @@ def temperature_of(chosen: Mapping[str, Any]) -> float:
 # --- the pool ------------------------------------------------------------------------------------------------------------------
 
 
-def _texts(ground: _Ground, row_ids: I64) -> dict[int, tuple[str, int, str]]:
-    """Of records by row id: the table, the number of copies, and the text (all cells where a table has no text column)."""
+def texts_of(ground: Ground, row_ids: I64, tables: Sequence[Snapshot]) -> dict[int, tuple[str, int, str]]:
+    """Of records of some tables by row id: the table, the number of copies, and the text (all cells where a table has no text
+    column)."""
     found = dict[int, tuple[str, int, str]]()
-    for snapshot in ground.pool:
+    for snapshot in tables:
         name = snapshot.table.removeprefix(RECORDS)
         column = ground.settings.table(name).text
         for part in ground.lake.parts(snapshot):
@@ -268,7 +271,7 @@ def _agrees(decision: Decision, weights: Sequence[Weighed]) -> bool:
     return min(abs(one - decision.log_weight) for one in known) <= _CLOSE * max(1.0, abs(decision.log_weight))
 
 
-def _shared(ground: _Ground, decision: Decision, text: str) -> tuple[Shared, ...]:
+def _shared(ground: Ground, decision: Decision, text: str) -> tuple[Shared, ...]:
     """The text that a record shares with evaluation tables: in runs as long as the decision asks for."""
     table = f"contamination/{ground.dataset}"
     if not ground.lake.exists(table):

@@ -9,11 +9,10 @@ import numpy as np
 
 from infra.cluster import Workers
 from infra.columns import Look
-from infra.files import Part
 from infra.ids import F64, I64, Keys, sample_level
 from infra.lake import Lake
 from tasks.select.counts import Counts, counted, hash_space
-from tasks.select.frames import Fitted, Scoring, drawn_content, drawn_scores
+from tasks.select.frames import Fitted, Job, Scoring, drawn_content, drawn_scores
 from tasks.select.parity import MIN_TOKENS, parity_ratios
 from tasks.select.plan import SPACES, EmptyTarget, Plan, Source
 from tasks.select.scored import Door
@@ -23,7 +22,6 @@ from tasks.select.spaces import fit_space, joined_rows
 from tasks.select.weights import log_ratios
 
 _TARGET_ROWS = 20_000
-Job = tuple[Source, Part | None]
 
 
 @dataclass(frozen=True)

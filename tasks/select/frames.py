@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from infra.ids import F64, I64, Keys, in_sample
 from infra.views import content_of
 from tasks.kernels.ngrams import count_tokens, score_ngrams, token_buckets
 from tasks.kernels.parity import score_parity
+from tasks.select.budget import Mask
 from tasks.select.counts import HashSpace, rows_of_file, texts_in
 from tasks.select.filters import filtered
 from tasks.select.kl import MEASURED_TOKENS, Measured, is_odd
@@ -42,6 +43,11 @@ class Fitted:
     points: Space | None = None
     scale: Scale | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """What workers are sent once, and not with each piece of work."""
+        return sum(part.nbytes for part in (self.ratios, self.even, self.points) if part is not None)
+
 
 @dataclass(frozen=True)
 class Scoring:
@@ -57,39 +63,87 @@ class Scoring:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """What came out of one data file: where its rows were spilled, those that are measured, the values of its strata."""
+class Job:
+    """A file of the pool, and that of a model's scores of its rows, where there is one."""
 
-    uri: str
-    measured: tuple[Measured, ...]
-    values: tuple[frozenset[str | None], ...]
+    source: Source
+    scores: Part | None = None
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A file of target number `place`, of whose rows a sample of a level is weighed as the pool's are."""
+
+    source: Source
+    level: int
+    place: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What came out of some data files: where the pool's rows were spilled, and those of the sample and of the measure apart;
+    what is measured, the values of the strata, and tokens and log weights of each target's file."""
+
+    parts: tuple[str, ...] = ()
+    few: tuple[str, ...] = ()
+    measured: tuple[Measured, ...] = ()
+    values: tuple[frozenset[str | None], ...] = ()
+    aims: tuple[tuple[I64, F64], ...] = ()
 
 
 # --- the pass ------------------------------------------------------------------------------------------------------------------
 
 
-def score_file(job: tuple[Source, Part | None], keys: Keys, scoring: Scoring, fitted: Fitted, scratch: str) -> Scored:
-    """Weigh a file's records and spill them. The job's second part is the file of a model's scores, where there is one."""
-    source, scores = job
-    tables = [to_table(empty_rows(scoring.n_targets, scoring.n_strata))]
-    measured = list[Measured]()
+@dataclass
+class _Held:
+    """What was found in files of the pool so far."""
+
+    rows: list[pa.Table]
+    few: list[pa.Table]
+    measured: list[Measured]
+    values: list[set[str | None]]
+
+
+def score(jobs: Sequence[Job | Aim], keys: Keys, scoring: Scoring, fitted: Fitted, scratch: str) -> Scored:
+    """Weigh the records of some files, and spill those of the pool."""
+    aims = tuple(score_target(job, keys, scoring, fitted) for job in jobs if isinstance(job, Aim))
+    pool = [job for job in jobs if isinstance(job, Job)]
+    if not pool:
+        return Scored(aims=aims)
+    nothing = to_table(empty_rows(scoring.n_targets, scoring.n_strata))
+    held = _Held([nothing], [nothing], [], [set() for _ in range(scoring.n_strata)])
+    for job in pool:
+        _score_file(job, held, keys, scoring, fitted)
+    parts = (_spilled(scratch, held.rows),)
+    few = parts if scoring.level == 0 else (_spilled(scratch, held.few),)
+    return Scored(parts, few, tuple(held.measured), tuple(map(frozenset, held.values)), aims)
+
+
+def _score_file(job: Job, held: _Held, keys: Keys, scoring: Scoring, fitted: Fitted) -> None:
     values = [set[str | None]() for _ in range(scoring.n_strata)]
-    for batch, found in weighed(source, scores, keys, scoring, fitted):
-        tables.append(to_table(found))
-        for name, seen, column in zip(source.strata, values, found.strata, strict=True):
+    for batch, found in weighed(job, keys, scoring, fitted):
+        held.rows.append(to_table(found))
+        few = found.sampled
+        for name, seen, column in zip(job.source.strata, values, found.strata, strict=True):
             seen.update(column.unique().to_pylist())
             refuse_many(name or "", seen)
         if fitted.even is not None:
-            measured.append(_measured(batch, source, found, scoring, fitted.even))
-    uri = spill(scratch, pa.concat_tables(tables, promote_options="default"))
-    return Scored(uri, tuple(measured), tuple(map(frozenset, values)))
+            which = _is_measured(found, scoring)
+            held.measured.append(_measured(texts_in(batch, job.source, which), found.row_ids[which], scoring, fitted.even))
+            few = few | which
+        if scoring.level:
+            held.few.append(to_table(found.take(few)))
+    for known, seen in zip(held.values, values, strict=True):
+        known.update(seen)
 
 
-def weighed(
-    source: Source, scores: Part | None, keys: Keys, scoring: Scoring, fitted: Fitted
-) -> Iterator[tuple[pa.RecordBatch, Rows]]:
+def _spilled(scratch: str, tables: Sequence[pa.Table]) -> str:
+    return spill(scratch, pa.concat_tables(tables, promote_options="default"))
+
+
+def weighed(job: Job, keys: Keys, scoring: Scoring, fitted: Fitted) -> Iterator[tuple[pa.RecordBatch, Rows]]:
     """Batches of a file, and what is said of their rows."""
-    own = _scores_by_row(scores) if scores is not None else None
+    source, own = job.source, _scores_by_row(job.scores) if job.scores is not None else None
     at = 0
     for batch, row_ids, sampled in rows_of_file(source, keys, scoring.level, _more(source)):
         values = _values(batch, source) if own is None else own[at : at + batch.num_rows]
@@ -148,13 +202,16 @@ def _scores_by_row(part: Part) -> F64:
     return np.concatenate([np.zeros(0), *found])
 
 
-def _measured(batch: pa.RecordBatch, source: Source, rows: Rows, scoring: Scoring, even: np.ndarray) -> Measured:
-    """Of the held-out half, a sample of rows: weights by what the other half taught, and n-grams in the space of the measure."""
-    which = in_sample(rows.row_ids, scoring.measured_level) & is_odd(rows.row_ids) & (rows.n_tokens > 0)
-    texts = texts_in(batch, source, which)
+def _is_measured(rows: Rows, scoring: Scoring) -> Mask:
+    """Which rows are measured: a sample of the held-out half."""
+    return in_sample(rows.row_ids, scoring.measured_level) & is_odd(rows.row_ids) & (rows.n_tokens > 0)
+
+
+def _measured(texts: pa.Array, row_ids: I64, scoring: Scoring, even: np.ndarray) -> Measured:
+    """Of rows of the held-out half, weights by what the other half taught, and n-grams in the space of the measure."""
     weights, _ = ngram_weights(texts, even, scoring)
     offsets, buckets = token_buckets(texts, n_buckets=scoring.space.n_buckets, seed=scoring.kl_seed, max_tokens=MEASURED_TOKENS)
-    return Measured(rows.row_ids[which], weights, np.diff(offsets), buckets)
+    return Measured(row_ids, weights, np.diff(offsets), buckets)
 
 
 # --- what a table tells of its rows --------------------------------------------------------------------------------------------
@@ -168,10 +225,9 @@ def filter_file(part: Part, bounds: dict[str, Bounds], scratch: str) -> str:
     return spill(scratch, pa.concat_tables(found))
 
 
-def drawn_scores(job: tuple[Source, Part | None], keys: Keys, level: int) -> tuple[I64, F64]:
+def drawn_scores(job: Job, keys: Keys, level: int) -> tuple[I64, F64]:
     """Row ids and scores of the rows of a file that the keyed sample holds."""
-    source, scores = job
-    own = _scores_by_row(scores) if scores is not None else None
+    source, own = job.source, _scores_by_row(job.scores) if job.scores is not None else None
     ids, found, at = [np.zeros(0, np.int64)], [np.zeros(0)], 0
     for batch, row_ids, which in rows_of_file(source, keys, level, [source.score] if source.score else []):
         values = _values(batch, source) if own is None else own[at : at + batch.num_rows]
@@ -193,12 +249,13 @@ def drawn_content(source: Source, keys: Keys, level: int) -> SpaceRows:
     return SpaceRows(np.concatenate([rows.row_ids for rows in found]), content)
 
 
-def score_target(source: Source, keys: Keys, scoring: Scoring, fitted: Fitted, level: int, place: int) -> tuple[I64, F64]:
-    """Tokens and log weights, those of target `place`, of a sample of a target's file."""
+def score_target(aim: Aim, keys: Keys, scoring: Scoring, fitted: Fitted) -> tuple[I64, F64]:
+    """Tokens and log weights of a sample of a target's file, those towards that target."""
+    source = aim.source
     sizes, found = [np.zeros(0, np.int64)], [np.zeros(0)]
-    for batch, _, which in rows_of_file(source, keys, level, _more(source)):
+    for batch, _, which in rows_of_file(source, keys, aim.level, _more(source)):
         some = batch.filter(pa.array(which))
         weights, n_tokens = _weights(some, source, np.full(some.num_rows, np.nan), scoring, fitted)
         sizes.append(n_tokens)
-        found.append(weights[:, place])
+        found.append(weights[:, aim.place])
     return np.concatenate(sizes), np.concatenate(found)

@@ -7,15 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from infra.cluster import Workers
 from infra.ids import I64
-from infra.lake import Lake
 from tasks.select.budget import Budget, Totals
-from tasks.select.counts import HashSpace, count_file, total
 from tasks.select.fitting import Fit
 from tasks.select.frames import Scored
 from tasks.select.kl import Divergences, held_out, joined, mean_of
-from tasks.select.plan import Plan, Source
+from tasks.select.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -24,16 +21,6 @@ class Verdict:
 
     figures: dict[str, float | None]
     by_target: dict[str, dict[str, float]] = field(default_factory=dict[str, dict[str, float]])
-
-
-@dataclass(frozen=True)
-class Judging:
-    """What judging a selection needs beside its records."""
-
-    lake: Lake
-    workers: Workers
-    plan: Plan
-    fitted: Fit
 
 
 _NOTHING = Verdict(dict.fromkeys(("kl_raw", "kl_selected", "kl_random", "kl_reduction", "random_kl_reduction")))
@@ -45,17 +32,14 @@ def asked_rows(passes: Sequence[Scored]) -> I64:
     return np.unique(np.concatenate([np.zeros(0, np.int64), *found]))
 
 
-def judge(run: Judging, passes: Sequence[Scored], present: I64, budget: Budget, totals: Totals) -> Verdict:
+def judge(plan: Plan, fitted: Fit, passes: Sequence[Scored], present: I64, budget: Budget, totals: Totals) -> Verdict:
     """The divergences from each target; `present` are the measured records that are candidates, `totals` counts the pool's."""
-    plan, fitted = run.plan, run.fitted
     rows = joined([rows for one in passes for rows in one.measured])
     if fitted.counts is None or not len(rows.row_ids):
         return _NOTHING
-    space = HashSpace(plan.select.n_buckets, plan.kl_seed)
-    counts = [_counts(run, space, sources) for sources in plan.targets.values()]
     found = held_out(
         rows,
-        [halves[1] if fitted.held_out else halves.sum(axis=0) for halves in counts],
+        [halves[1] if fitted.held_out else halves.sum(axis=0) for halves in fitted.counts.judges],
         budget,
         names=tuple(plan.targets),
         candidates=np.isin(rows.row_ids, present),
@@ -64,11 +48,6 @@ def judge(run: Judging, passes: Sequence[Scored], present: I64, budget: Budget, 
         seed=plan.select.seed,
     )
     return _verdict(dict(zip(plan.targets, found, strict=True)))
-
-
-def _counts(run: Judging, space: HashSpace, sources: Sequence[Source]) -> I64:
-    """N-gram counts of a target in the space of the measure, (2, n_buckets)."""
-    return total(run.workers.map(count_file, [(source, 0) for source in sources], run.lake.keys, space), space.n_buckets)
 
 
 def _verdict(found: dict[str, Divergences]) -> Verdict:

@@ -1,19 +1,19 @@
 """What is measured of a record's text once, a data file at a time: the tables `signals`, `signatures` and `contamination`.
 
-A data file of the pool never changes, so what was measured of it holds while it is in the pool. Each of these tables has one
-data file for each file of the pool, and carries its name (as a key) in its own: a new file costs its own pass, and what was
-measured of an erased row goes with the file that held it.
+Each of these tables has one data file for each file of the pool (see `infra.per_file`): a new file costs its own pass, and what
+was measured of an erased row goes with the file that held it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from infra import per_file
 from infra.cluster import Workers
 from infra.contracts import DataFile, Lineage, Snapshot
 from infra.files import Folder, Part, read_part, source_key, write_part
@@ -39,60 +39,40 @@ class Measure:
     params: dict[str, Any]
 
 
-def measured(lake: Lake, workers: Workers, plan: Plan, measure: Measure) -> tuple[Snapshot, int]:
-    """The table of a measure, brought up to the files of the pool, and how many of them had to be read."""
-    table = f"{measure.stage}/{plan.dataset}"
-    params = {"measure": measure.params}
-    wanted = {_key(source): source for source in plan.pool}
-    known = _known(lake, table, plan.code, params)
-    fresh = [source for key, source in wanted.items() if key not in known]
-    files = workers.map(measure_file, fresh, measure, lake.folder(table))
-    gone = [file for key, file in known.items() if key not in wanted]
-    if lake.exists(table) and known and not files and not gone:
-        return lake.snapshot(table), 0
+def measured(lake: Lake, workers: Workers, plan: Plan, measure: Measure) -> Snapshot:
+    """The table of a measure, brought up to the files of the pool; only those not met before are read."""
+    table, params = _table(measure.stage, plan), {"measure": measure.params}
     lineage = Lineage("select", stage_key(measure.stage, plan.code, plan.inputs, params), plan.code, plan.inputs, params)
-    overwrite = not known
-    snapshot = lake.commit(table, measure.schema, files, remove=None if overwrite else gone, lineage=lineage, overwrite=overwrite)
-    return snapshot, len(files)
+
+    def run(fresh: Sequence[Source]) -> list[DataFile]:
+        return workers.map(measure_file, fresh, measure, lake.folder(table))
+
+    return per_file.updated(lake, table, _wanted(plan), run, schema=measure.schema, lineage=lineage)
 
 
 def let_go(lake: Lake, plan: Plan, stage: str) -> None:
     """Take out of a measure's table what is of files that are no longer in the pool: it may be of erased rows."""
-    table = f"{stage}/{plan.dataset}"
-    if not lake.exists(table):
-        return
-    snapshot = lake.snapshot(table)
-    wanted = {_key(source) for source in plan.pool}
-    gone = [part.file for part in lake.parts(snapshot) if part.file.source not in wanted]
-    if gone:
-        lineage = lake.lineage(snapshot)
-        lake.commit(table, lake.schema(snapshot), [], remove=gone, lineage=lineage)
+    per_file.let_go(lake, _table(stage, plan), _wanted(plan).keys())
 
 
 def parts_by_source(lake: Lake, plan: Plan, snapshot: Snapshot) -> list[Part]:
     """The files of a measure's table in the order of the pool's."""
-    parts = {part.file.source: part for part in lake.parts(snapshot)}
-    return [parts[_key(source)] for source in plan.pool]
+    parts = per_file.by_source(lake, snapshot)
+    return [parts[key] for key in _wanted(plan)]
 
 
-def _key(source: Source) -> str:
-    return source_key(_told(source))
+def _table(stage: str, plan: Plan) -> str:
+    return f"{stage}/{plan.dataset}"
+
+
+def _wanted(plan: Plan) -> dict[str, Source]:
+    """The files of the pool by the keys that the files of a measure's table have in their names."""
+    return {source_key(_told(source)): source for source in plan.pool}
 
 
 def _told(source: Source) -> str:
     """What a file's measures are of: the file, and its text column."""
     return "/".join((*source.name, source.text or ""))
-
-
-def _known(lake: Lake, table: str, code: str, params: dict[str, Any]) -> dict[str, DataFile]:
-    """The files of the table by the key of the pool's file, where they were measured in the same way."""
-    if not lake.exists(table):
-        return {}
-    snapshot = lake.snapshot(table)
-    lineage = lake.lineage(snapshot)
-    if lineage.code != code or lineage.params != params:
-        return {}
-    return {part.file.source: part.file for part in lake.parts(snapshot)}
 
 
 # --- in the workers ------------------------------------------------------------------------------------------------------------

@@ -120,7 +120,6 @@ def plan_of(
     check_filters(asked.select.filters, dataset)
     pool, named = sorted(pool), {s.table.removeprefix(RECORDS): s for s in beside}
     finder = _Columns(settings, lake, dataset, [*pool, *(named[name] for name in asked.target)])
-    evaluated = asked.select.decontaminate.tables if asked.select.decontaminate else ()
     sources = tuple(source for place, snapshot in enumerate(pool) for source in finder.sources(snapshot, place))
     _refuse_unknown_strata(dataset, asked.select, finder, pool)
     n_rows = sum(snapshot.n_rows for snapshot in pool)
@@ -133,7 +132,7 @@ def plan_of(
         tables=tuple(snapshot.table.removeprefix(RECORDS) for snapshot in pool),
         pool=sources,
         targets={name: tuple(finder.sources(named[name], 0)) for name in asked.target},
-        evaluations={name: tuple(finder.sources(named[name], 0, needs_text=True)) for name in evaluated},
+        evaluations={name: tuple(finder.sources(named[name], 0, needs_text=True)) for name in asked.evaluations},
         level=level,
         measured_level=max(level, sample_level(n_rows, 2 * MEASURED_ROWS)),
         weights_seed=seed_of("select", asked.select.seed, "weights"),

@@ -27,18 +27,18 @@ from infra.contracts import (
     TOO_SHORT,
     LetheError,
 )
-from infra.select_settings import SafetySettings
+from infra.select_settings import FloorSettings, SafetySettings
 
 TABLE = "table"
 _K = TypeVar("_K", bound=Hashable)
 MAX_VALUES = 10_000
 _SAID = {  # why records are dropped, in words, and what to do about it
-    BELOW_THRESHOLD: ("below the threshold", 'give it a floor: [datasets.{dataset}.select.floors] by = "{column}"'),
+    BELOW_THRESHOLD: ("below the threshold", ""),
     EMPTY_TEXT: ("without text", "look at its text column"),
     TOO_SHORT: ("too short", "look at its texts, or choose the default mode"),
     NO_SCORE: ("without a score", "look at its score column"),
-    FILTERED: ("filtered", "loosen that bound in [datasets.{dataset}.select]"),
-    DUPLICATE: ("equal to others", "its records are in other tables too: that may be right"),
+    FILTERED: ("filtered", ""),
+    DUPLICATE: ("equal to others", "the others of the same words stay: that may be right"),
     NEAR_DUPLICATE: ("nearly equal to others", "raise jaccard in [datasets.{dataset}.select.near_duplicates]"),
     CONTAMINATED: (
         "with text of evaluation tables",
@@ -161,22 +161,62 @@ def losses(rows: pa.Table) -> Losses:
     return Losses(counts)
 
 
-def check(losses: Losses, asked: SafetySettings, dataset: str, *, labels: Collection[str] = ()) -> tuple[LossWarning, ...]:
+def check(
+    losses: Losses,
+    asked: SafetySettings,
+    dataset: str,
+    *,
+    labels: Collection[str] = (),
+    floors: FloorSettings | None = None,
+) -> tuple[LossWarning, ...]:
     """The sources that lose much, tables first, then the worst first. Raises `SourceLost` where one loses more than it may.
 
     A source is told of from `warn_source_loss` on, unless the budget alone explains it: where nine records in ten are left out of
-    all, a source that loses 95 % is none to stop at. `labels` are the columns whose values may be named.
+    all, a source that loses 95 % is none to stop at. `labels` are the columns whose values may be named; `floors` are those that
+    the selection had.
     """
     _refuse_many(losses.counts)
+    way_out = _WayOut(dataset, floors)
     columns = [column for column in losses.columns if column in (TABLE, *asked.by)]
     watched = [s for column in columns for s in losses.sources(column) if s.n_raw >= asked.min_rows and s.dropped]
     watched.sort(key=lambda s: (s.column != TABLE, -s.loss))
     lost = [s for s in watched if s.n_raw - s.n_kept > round(asked.max_source_loss * s.n_raw, 9)]
     if lost:
-        raise SourceLost(_lost(lost, losses, asked, dataset, labels))
+        raise SourceLost(_lost(lost, losses, asked, way_out, labels))
     spared = _spared_by_budget(losses)
     telling = [s for s in watched if s.loss >= asked.warn_source_loss and 2 * (1 - s.loss) < spared]
-    return tuple(LossWarning(s, f"{_loses(s, losses, labels)}. To keep it: {_way_out(s, dataset)}") for s in telling)
+    return tuple(LossWarning(s, f"{_loses(s, losses, labels)}. To keep it: {way_out.of(s)}") for s in telling)
+
+
+@dataclass(frozen=True)
+class _WayOut:
+    """What to do about a loss, with the settings as they are."""
+
+    dataset: str
+    floors: FloorSettings | None
+
+    def of(self, source: SourceCounts) -> str:
+        """By the most frequent reason of a source's loss."""
+        reason, signal = source.main_reason
+        if reason == BELOW_THRESHOLD:
+            return self._floor(source.column)
+        if reason == FILTERED:
+            return self._bound(signal)
+        return _SAID.get(reason, ("", "look at its rows in selection/{dataset}"))[1].format(dataset=self.dataset)
+
+    def _floor(self, column: str) -> str:
+        where = f"[datasets.{self.dataset}.select.floors]"
+        if self.floors is None:
+            return f'give it a floor: {where} by = "{column}"'
+        if self.floors.by == column:
+            return f"its floor is too low: raise min_fraction or min_rows in {where}"
+        return f'the floors are by "{self.floors.by}": say by = "{column}" in {where} instead, or raise the budget'
+
+    def _bound(self, signal: str | None) -> str:
+        where = f"[datasets.{self.dataset}.select"
+        if signal == "score":
+            return f"loosen threshold or percentile in {where}.score]"
+        return f"loosen {signal or 'that bound'} in {where}.filters]"
 
 
 def _spared_by_budget(losses: Losses) -> float:
@@ -185,12 +225,12 @@ def _spared_by_budget(losses: Losses) -> float:
     return 1 - ends.get(BELOW_THRESHOLD, 0) / max(sum(ends.values()), 1)
 
 
-def _lost(lost: list[SourceCounts], losses: Losses, asked: SafetySettings, dataset: str, labels: Collection[str]) -> str:
-    worst = lost[0]
+def _lost(lost: list[SourceCounts], losses: Losses, asked: SafetySettings, way_out: _WayOut, labels: Collection[str]) -> str:
+    worst, dataset = lost[0], way_out.dataset
     more = f", and {len(lost) - 1:,} more sources lose too much" if len(lost) > 1 else ""
     return (
         f"dataset {dataset}: {_loses(worst, losses, labels)}, which is more than max_source_loss = {asked.max_source_loss:g} "
-        f"allows{more}. Nothing was committed. To keep it: {_way_out(worst, dataset)}; or raise max_source_loss in "
+        f"allows{more}. Nothing was committed. To keep it: {way_out.of(worst)}; or raise max_source_loss in "
         f"[datasets.{dataset}.select.safety]"
     )
 
@@ -211,12 +251,6 @@ def _named(source: SourceCounts, losses: Losses, labels: Collection[str]) -> str
         return f"{source.column} = {source.value!r}" if source.value is not None else f"{source.column} NULL"
     rank = [s.value for s in losses.sources(source.column)].index(source.value) + 1
     return f"value {rank} of column {source.column} (by number of records)"
-
-
-def _way_out(source: SourceCounts, dataset: str) -> str:
-    reason, _ = source.main_reason
-    advice = _SAID.get(reason, ("", "look at its rows in selection/{dataset}"))[1]
-    return advice.format(dataset=dataset, column=source.column)
 
 
 def _percent(share: float) -> str:

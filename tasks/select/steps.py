@@ -37,7 +37,7 @@ def local_verdicts(lake: Lake, workers: Workers, plan: Plan, rules: Rules, scrat
     """The verdicts of filters and decontamination."""
     found = list[str]()
     if plan.select.measures_signals:
-        snapshot, _ = measured(lake, workers, plan, Measure("signals", SIGNAL_COLUMNS, signal_rows, None, {}))
+        snapshot = measured(lake, workers, plan, Measure("signals", SIGNAL_COLUMNS, signal_rows, None, {}))
         parts = parts_by_source(lake, plan, snapshot)
         found += workers.map(filter_file, parts if plan.select.filters else [], plan.select.filters, scratch)
     if plan.select.decontaminate is not None:
@@ -51,7 +51,7 @@ def contamination(
     """The verdicts on records that share text with evaluation tables."""
     evaluation = _evaluation(workers, plan, asked)
     measure = Measure("contamination", CONTAMINATION, contamination_table, evaluation, {"evaluation": evaluation.digest})
-    snapshot, _ = measured(lake, workers, plan, measure)
+    snapshot = measured(lake, workers, plan, measure)
     hits = workers.map(spill_hits, parts_by_source(lake, plan, snapshot), scratch)
     spans = ranges(max(plan.n_rows, snapshot.n_rows))  # a record has any number of hits: a range holds few of both
     found = workers.map(count_hits, spans, hits, rules)
@@ -64,7 +64,7 @@ def duplicate_verdicts(
 ) -> list[str]:
     """The verdicts on records of which a duplicate stays, among those that nothing else drops."""
     measure = Measure("signatures", SIGNATURES, signature_table, asked, signed(asked))
-    snapshot, _ = measured(lake, workers, plan, measure)
+    snapshot = measured(lake, workers, plan, measure)
     gone = workers.map(dropped, spans, rules, scratch)
     return duplicates(workers, parts_by_source(lake, plan, snapshot), gone, asked, scratch)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from operator import add
 from typing import Any
@@ -26,7 +26,20 @@ from infra.lake import Lake
 from infra.settings import Settings
 from tasks.select.budget import Budget, Candidates, Cuts, Floors, Totals, expected_totals, fit_cuts
 from tasks.select.counts import let_go_of_counts
-from tasks.select.decide import Look, Rules, Span, Strata, answers, best, counts_admitted, decide_range, keys_by, look, sampled
+from tasks.select.decide import (
+    Look,
+    Rules,
+    Span,
+    Strata,
+    answers,
+    best,
+    counts_admitted,
+    counts_all,
+    decide_range,
+    keys_by,
+    look,
+    sampled,
+)
 from tasks.select.exact import Answer, Probe, exact_cuts
 from tasks.select.figures import (
     budget_warnings,
@@ -39,18 +52,20 @@ from tasks.select.figures import (
     target_shape,
     warnings_of,
 )
-from tasks.select.fitting import Fit, Job, fit, target_level
-from tasks.select.frames import Scored, score_file, score_target
-from tasks.select.judged import Judging, asked_rows, judge
+from tasks.select.fitting import Fit, fit, target_level
+from tasks.select.frames import Aim, Job, Scored, score
+from tasks.select.judged import asked_rows, judge
 from tasks.select.measured import let_go
 from tasks.select.plan import TABLE, Plan, Source, plan_of
 from tasks.select.report_figures import weight_edges
 from tasks.select.review import reviewed
 from tasks.select.safety import refuse_many
 from tasks.select.scored import Rows
+from tasks.select.shares import shares
 from tasks.select.steps import duplicate_verdicts, local_verdicts
 
-_RANGE_ROWS = 250_000  # so that a few workers share even a pool of a million records
+_RANGE_ROWS = 150_000
+_EVENLY = 4  # ranges are a multiple of it, so that a few workers have as many each
 _MEASURES = ("signals", "signatures", "contamination")
 
 
@@ -154,7 +169,7 @@ class _Run:
 
     @property
     def spans(self) -> list[Span]:
-        return ranges(self.plan.n_rows, _RANGE_ROWS)
+        return ranges(self.plan.n_rows, _RANGE_ROWS, multiple=_EVENLY) if self.plan.pool else []
 
 
 def _run(run: _Run, scores: Snapshot | None) -> Snapshot:
@@ -162,21 +177,29 @@ def _run(run: _Run, scores: Snapshot | None) -> Snapshot:
     plan, workers = run.plan, run.workers
     jobs = _jobs(run, scores)
     fitted = fit(run.lake, workers, plan, jobs)
-    passes = workers.map(score_file, jobs, run.lake.keys, fitted.scoring, fitted.fitted, run.scratch)
+    tasks = shares([*jobs, *_aims(plan)], lambda job: job.source.part.file.n_bytes)
+    passes = workers.map(score, tasks, run.lake.keys, fitted.scoring, fitted.fitted, run.scratch)
     rules = _rules(plan, fitted, passes)
-    if passes:
+    if plan.pool:
         rules = _with_verdicts(run, rules)
-    asked = asked_rows(passes)
-    looks = workers.map(look, run.spans if passes else [], rules, asked)
+    few = replace(rules, scored=tuple(uri for one in passes for uri in one.few))
+    spans = ranges(plan.n_rows >> plan.level, _RANGE_ROWS, multiple=_EVENLY) if plan.pool else []
+    looks = workers.map(look, spans, few, asked_rows(passes))
     return _decided(run, fitted, passes, rules, looks)
 
 
 def _jobs(run: _Run, scores: Snapshot | None) -> list[Job]:
     """The files of the pool, each with that of a model's scores where there are some."""
     if scores is None:
-        return [(source, None) for source in run.plan.pool]
+        return [Job(source) for source in run.plan.pool]
     by_source = {part.file.source: part for part in run.lake.parts(scores)}
-    return [(source, _scores_of(source, by_source)) for source in run.plan.pool]
+    return [Job(source, _scores_of(source, by_source)) for source in run.plan.pool]
+
+
+def _aims(plan: Plan) -> list[Aim]:
+    """The files of the targets, of which a sample is told as the pool is."""
+    aims = enumerate(plan.targets.values() if plan.compares else ())
+    return [Aim(source, target_level(sources), place) for place, sources in aims for source in sources]
 
 
 def _with_verdicts(run: _Run, rules: Rules) -> Rules:
@@ -198,7 +221,7 @@ def _scores_of(source: Source, by_source: dict[str, Part]) -> Part:
 
 def _rules(plan: Plan, fitted: Fit, passes: Sequence[Scored]) -> Rules:
     return Rules(
-        scored=tuple(one.uri for one in passes),
+        scored=tuple(uri for one in passes for uri in one.parts),
         verdicts=(),
         door=fitted.door,
         strata=_strata(plan, passes),
@@ -219,8 +242,9 @@ def _strata(plan: Plan, passes: Sequence[Scored]) -> Strata:
     if asked.by == TABLE:
         return Strata(n=max(1, len(plan.tables)), by_table=True)
     column = plan.strata.index(asked.by)
-    refuse_many(asked.by, {value for one in passes for value in one.values[column]})
-    values = sorted({value for one in passes for value in one.values[column]}, key=lambda value: (value is None, value or ""))
+    found = {value for one in passes if one.parts for value in one.values[column]}
+    refuse_many(asked.by, found)
+    values = sorted(found, key=lambda value: (value is None, value or ""))
     return Strata(column, tuple(values), max(1, len(values)))
 
 
@@ -232,14 +256,13 @@ def _decided(run: _Run, fitted: Fit, passes: Sequence[Scored], rules: Rules, loo
     plan, table = run.plan, f"selection/{run.plan.dataset}"
     rows, strata = sampled(looks, len(rules.targets), len(rules.columns))
     budget = _budget(plan, rules)
-    totals = reduce(add, (one.totals for one in looks), _nothing(rules.strata.n))
-    cuts, within = _cuts(run, rules, rows, strata, budget, totals)
-    aims = _target_samples(run, fitted)
+    cuts, within = _cuts(run, rules, rows, strata, budget)
+    aims = [aim for one in passes for aim in one.aims]
     edges = weight_edges(best(rows.weights), *(weights for _, weights in aims))
-    decided = run.workers.map(decide_range, run.spans if passes else [], rules, cuts, edges, run.lake.folder(table))
+    decided = run.workers.map(decide_range, run.spans, rules, cuts, edges, run.lake.folder(table))
     losses = losses_of(decided)
     present = np.concatenate([rows.row_ids[:0], *(one.present for one in looks)])
-    verdict = judge(Judging(run.lake, run.workers, plan, fitted), passes, present, budget, within)
+    verdict = judge(plan, fitted, passes, present, budget, within)
     summary = {
         **counts_of(decided, losses),
         **sample_figures(rows, strata, within, rules, budget, cuts, plan.select.planned_epochs),
@@ -252,11 +275,6 @@ def _decided(run: _Run, fitted: Fit, passes: Sequence[Scored], rules: Rules, loo
     }
     lineage = Lineage("select", plan.key, plan.code, plan.inputs, plan.params, summary)
     return run.lake.commit(table, SELECTION, [one.file for one in decided], lineage=lineage, overwrite=True)
-
-
-def _nothing(n_strata: int) -> Totals:
-    """The totals of no record."""
-    return Totals(np.zeros(n_strata, np.int64), np.zeros(n_strata, np.int64))
 
 
 def _budget(plan: Plan, rules: Rules) -> Budget:
@@ -276,7 +294,7 @@ def _told(budget: Budget) -> dict[str, float]:
     return {name: value for name, value in named.items() if value is not None}
 
 
-def _cuts(run: _Run, rules: Rules, rows: Rows, strata: np.ndarray, budget: Budget, totals: Totals) -> tuple[Cuts, Totals]:
+def _cuts(run: _Run, rules: Rules, rows: Rows, strata: np.ndarray, budget: Budget) -> tuple[Cuts, Totals]:
     """The cuts, and what the sample says of the pool: no row outside it has a part in them, unless the cut is to be exact."""
     sample = Candidates(rows.row_ids, keys_by(rows, rules), rows.n_tokens, strata)
     expected = expected_totals(sample, run.plan.level, rules.strata.n)
@@ -289,13 +307,5 @@ def _cuts(run: _Run, rules: Rules, rows: Rows, strata: np.ndarray, budget: Budge
     def count(cuts: Cuts) -> list[Totals]:
         return run.workers.map(counts_admitted, run.spans, rules, cuts)
 
+    totals = reduce(add, run.workers.map(counts_all, run.spans, rules))
     return exact_cuts(totals, budget, ask, count), expected
-
-
-def _target_samples(run: _Run, fitted: Fit) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Tokens and log weights of a sample of the targets' records, as the pool's are told."""
-    found = list[tuple[np.ndarray, np.ndarray]]()
-    for place, sources in enumerate(run.plan.targets.values() if run.plan.compares else ()):
-        level = target_level(sources)
-        found += run.workers.map(score_target, sources, run.lake.keys, fitted.scoring, fitted.fitted, level, place)
-    return found

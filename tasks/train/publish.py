@@ -22,9 +22,10 @@ from tasks.train.checkpoints import load
 from tasks.train.ensemble import Makeup, save_ensemble
 from tasks.train.fit import Recipe, ShardResult
 from tasks.train.frames import CONTROL, MAIN
+from tasks.train.versions import DIGEST
 
 MANIFEST = "manifest.json"
-KEY, DIGEST, CHECKPOINTS = "lethe.key", "lethe.digest", "lethe.checkpoints"
+KEY, CHECKPOINTS = "lethe.key", "lethe.checkpoints"
 LAKE = "lethe.lake"  # whose model it is: lakes may share a registry
 SUPERSEDED = "superseded: trained on rows that were erased since"
 # What has to travel with a model for it to be loaded where Lethe is not installed.

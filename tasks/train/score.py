@@ -1,7 +1,8 @@
 """A trained model as a score: the probability of a label for every record of a pool, which selection can go by.
 
 Stages meet in the lake: the scores are the table `model_scores/<dataset>`, one data file for each file of the pool, its rows in
-the order of that file's, and selection reads them there. A file that was scored by the same bits of the model is not read again.
+the order of that file's (see `infra.per_file`), and selection reads them there. A file that was scored by the same bits of the
+model is not read again.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from prefect import task
 from torch import Tensor, nn
 
+from infra import per_file
 from infra import tracking as store_of_runs
 from infra.cluster import Scheduler, connect
 from infra.contracts import MODEL_SCORES, DataFile, LetheError, Lineage, Snapshot
@@ -97,18 +99,14 @@ def score_pool(settings: Settings, dataset: str, pool: tuple[Snapshot, ...], *, 
     wanted = {source_key(part.source): part for part in _parts(settings, lake, model, sorted(pool))}
     params = _params(settings, dataset, model, wanted.values())
     code = code_digest(*_CODE)
-    known = _known(lake, table, code, params)
-    has = known or {}
-    fresh = [part for key, part in wanted.items() if key not in has]
-    gone = [file for key, file in has.items() if key not in wanted]
-    if known is not None and not fresh and not gone:
-        return lake.snapshot(table)
-    with connect(scheduler) as workers:
-        files = workers.map(score_file, fresh, model.scorer, lake.folder(table))
     inputs = tuple(dict.fromkeys((*sorted(pool), *model.inputs)))
     lineage = Lineage("score", stage_key("score", code, sorted(pool), params), code, inputs, params)
-    remove = None if known is None else gone
-    return lake.commit(table, MODEL_SCORES, files, remove=remove, lineage=lineage, overwrite=known is None)
+
+    def run(fresh: Sequence[ScorePart]) -> list[DataFile]:
+        with connect(scheduler) as workers:
+            return workers.map(score_file, fresh, model.scorer, lake.folder(table))
+
+    return per_file.updated(lake, table, wanted, run, schema=MODEL_SCORES, lineage=lineage)
 
 
 def _params(settings: Settings, dataset: str, model: _Model, parts: Iterable[ScorePart]) -> dict[str, Any]:
@@ -117,17 +115,6 @@ def _params(settings: Settings, dataset: str, model: _Model, parts: Iterable[Sco
     renames = {part.table: [list(pair) for pair in part.renames] for part in parts}
     named = {"model": asked.model if asked else None, "label": model.label}
     return {**named, "digest": model.digest, "code": model.code, "renames": renames}
-
-
-def _known(lake: Lake, table: str, code: str, params: dict[str, Any]) -> dict[str, DataFile] | None:
-    """The files of the table by the key of the pool's file; None where it is not there, or was made in another way."""
-    if not lake.exists(table):
-        return None
-    snapshot = lake.snapshot(table)
-    lineage = lake.lineage(snapshot)
-    if (lineage.code, lineage.params) != (code, params):
-        return None
-    return {part.file.source: part.file for part in lake.parts(snapshot)}
 
 
 # --- the model -----------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ from tasks.train.frames import CONTROL, HELD_OUT, MAIN, Extract, Members, PoolPa
 from tasks.train.mixture import Mixture, check_mixture, mixture_of
 from tasks.train.plan import Plan
 from tasks.train.publish import (
-    DIGEST,
     KEY,
     LAKE,
     MANIFEST,
@@ -44,6 +43,7 @@ from tasks.train.publish import (
     results_of,
     retire,
 )
+from tasks.train.versions import DIGEST
 
 _HELD_OUT_ROWS = 50_000
 # What a shard's bits depend on. A change elsewhere in the stage leaves checkpoints as good as they were.
@@ -131,25 +131,6 @@ def train(
         n_checkpoints_deleted=delete_except(job.checkpoints, trained.checkpoints()),
         seconds=time.perf_counter() - started,
     )
-
-
-def registered_versions(settings: Settings, model: str) -> list[dict[str, Any]]:
-    """Every version of a model, oldest first: version, digest, run_id, and state: the alias, `revoked`, or `old`."""
-    found = store_of_runs.versions(store_of_runs.open_tracking(settings), model)
-    return [
-        {
-            "version": str(r.version),
-            "digest": r.tags.get(DIGEST, ""),
-            "run_id": r.run_id,
-            "state": _state(r),
-            "revoked": r.revoked,
-        }
-        for r in found
-    ]
-
-
-def _state(record: ModelRecord) -> str:
-    return "revoked" if record.revoked else ", ".join(record.aliases) or "old"
 
 
 def retire_superseded(settings: Settings, model: str) -> list[dict[str, Any]]:

@@ -34,9 +34,10 @@ from infra.cluster import connect
 from infra.contracts import SIGNATURES, DataFile
 from infra.files import Part
 from infra.select_settings import NearDuplicateSettings
-from tasks.select.duplicates import find_duplicates, signature_table, signatures_from
+from tasks.select.duplicates import signature_table, signatures_from
 from tasks.select.duplicates_frames import duplicates
 from tests.bench.harness import Options, Row, least_cpu_s, peer_python, print_parts, skipped, times, verdict
+from tests.tasks.select.whole_duplicates import find_duplicates
 
 SOURCES = ("newsgroups20", "medquad")
 FRACTIONS = (0.0, 0.01, 0.02, 0.05)

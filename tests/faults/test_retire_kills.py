@@ -4,6 +4,7 @@ one more run ends what was begun."""
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +15,13 @@ from fault_project import Project, ingested, unreferenced
 
 from flows.workspace import opened
 from infra.lake import Lake
-from infra.retired import entries, retired
+from infra.retired import entries, given_up, retired
 from infra.settings import load_settings
+from tasks.dedup import give_up as giving_up
 from tasks.dedup import restore as restoring
 from tasks.dedup import retire as retiring
 from tasks.dedup.task import dedup
+from tasks.ingest.task import ingest
 
 _SEED = 20_260_707
 _COPIES = ("adults", "near", "odd")
@@ -65,6 +68,29 @@ def suspend_and_resume(home: str) -> None:
     with opened(home) as work:
         restoring.suspend.fn(work.settings, scheduler=work.scheduler)
         restoring.resume.fn(work.settings, scheduler=work.scheduler)
+
+
+def retire_and_lose(home: str) -> None:
+    """Somebody deletes the table by hand that the others were to be rebuilt from."""
+    retire_all(home)
+    shutil.rmtree(f"{home}/lake/records/visits")
+
+
+def give_up_all(home: str) -> None:
+    with opened(home) as work:
+        giving_up.give_up.fn(work.settings, _COPIES, scheduler=work.scheduler)
+
+
+def from_raw_all(home: str) -> None:
+    """As `lethe restore --from-raw` does it, of those that a killed run left."""
+    with opened(home) as work:
+        left = tuple(sorted(entries(work.lake)))
+        retiring.settle(work.lake, keep=left)
+        waiting = tuple(name for name in left if not work.lake.exists(f"records/{name}"))
+        giving_up.give_up.fn(work.settings, left, keep=True, scheduler=work.scheduler)
+        if waiting:
+            ingest.fn(work.settings, waiting, prune=True, anew=waiting, scheduler=work.scheduler)
+        giving_up.taken_in.fn(work.settings, left, n_suppressed={})
 
 
 def state(home: str) -> dict[str, str]:
@@ -116,7 +142,7 @@ class Worlds:
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
     project = Project(tmp_path_factory.mktemp("retire") / "p", _TABLES).put(_files())
     holds = dict[str, dict[str, str]]()
-    for name, function in (("all", ingested), ("none", retire_all)):
+    for name, function in (("all", ingested), ("none", retire_all), ("lost", retire_and_lose)):
         project.value(function)
         project.keep(project.home.parent / name)
         holds[name] = project.value(state)
@@ -174,3 +200,44 @@ def test_random_kill_points(worlds: Worlds, number: int) -> None:
 @pytest.mark.parametrize("at", range(1, 40))
 def test_a_removal_dies_at_each_of_its_files(worlds: Worlds, at: int) -> None:
     _dies(worlds, "retire", lambda home: Kill(f"{home}/lake/records/odd", at=at))
+
+
+# --- tables that nothing rebuilds ---------------------------------------------------------------------------------------------
+
+
+def blocks(home: str) -> list[str]:
+    """The retired tables that a forgetting would stop at."""
+    return sorted(retired(Lake.open(load_settings(home))))
+
+
+def lost(home: str) -> list[str]:
+    return sorted(given_up(Lake.open(load_settings(home))))
+
+
+def _dies_lost(worlds: Worlds, function: Callable[[str], None], point: Kill) -> None:
+    project = worlds.project
+    worlds.begin("lost")
+    project.call(function, kill=point)
+    assert project.value(blocks) in ([], list(_COPIES)), "one commit decides"
+    is_given_up = function is give_up_all
+    expected = {} if is_given_up else {name: digest for name, digest in worlds.holds["all"].items() if name != "visits"}
+    assert project.value(ended, function) == (expected, [])
+    assert project.value(lost) == (list(_COPIES) if is_given_up else [])
+
+
+@pytest.mark.parametrize(
+    ("function", "point"),
+    [(give_up_all, Kill(after="/recipes")), (from_raw_all, Kill(after="/recipes")), (from_raw_all, Kill(after="/records/"))],
+    ids=str,
+)
+def test_giving_up_dies_around_a_commit(worlds: Worlds, function: Callable[[str], None], point: Kill) -> None:
+    _dies_lost(worlds, function, point)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", range(40))
+def test_giving_up_dies_somewhere(worlds: Worlds, number: int) -> None:
+    function = (give_up_all, from_raw_all)[number % 2]
+    worlds.begin("lost")
+    n_events = worlds.project.value(counted_call, function)
+    _dies_lost(worlds, function, Kill(str(worlds.project.home), at=random.Random(_SEED - number).randint(1, n_events)))

@@ -24,7 +24,8 @@ from infra.lake import Lake
 from infra.settings import load_settings
 from tasks.forget import erase as erasing
 from tasks.forget.certificate import contents, problems_of
-from tasks.train.task import checkpoint_store, held_models, registered_versions
+from tasks.train.task import checkpoint_store, held_models
+from tasks.train.versions import registered_versions
 
 PERSON, LONER, SCRIBE = "author-007", "hermit-1", "scribe-1"
 

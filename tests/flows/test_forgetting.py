@@ -26,7 +26,7 @@ from infra.contracts import LetheError
 from infra.lake import Lake
 from infra.settings import load_settings
 from tasks.forget.certificate import contents, problems_of
-from tasks.train.task import registered_versions
+from tasks.train.versions import registered_versions
 
 PERSON = "author-007"
 PERSONAL = ("author", "patient")

@@ -25,7 +25,7 @@ from infra.contracts import LetheError
 from infra.lake import Lake
 from infra.retired import TableRetired, entries, retired
 from infra.settings import load_settings
-from tasks.dedup.restore import NotRetired, Unrestorable
+from tasks.dedup.lost import NotRetired, Unrestorable
 from tasks.dedup.retire import Proposal, RetireRefused
 
 
@@ -173,7 +173,7 @@ def test_a_lost_parent_is_named_with_the_way_back(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "p" / "lake" / "records" / "visits")
     with pytest.raises(Unrestorable, match=r"doses was made from records/visits.*Bring them back first: lethe ingest visits"):
         restore(["doses"], config)
-    with pytest.raises(Unrestorable, match=r"doses has no recipe on what its parents are now.*lethe restore doses"):
+    with pytest.raises(Unrestorable, match=r"doses was made from records/visits.*restore doses --from-raw.*doses --give-up"):
         maintain(config)
     ingest_tables(["visits"], config)
     assert restore(["doses"], config)[0].digest == before["records/doses"]

@@ -19,7 +19,7 @@ from flows.train import train
 from infra.lake import Lake
 from infra.settings import ConfigError, Settings, load_settings
 from tasks.train.score import NotTrained
-from tasks.train.task import registered_versions
+from tasks.train.versions import registered_versions
 
 PERSON = "author-3"
 TABLES = ("records", "model_scores", "selection", "training_set")

@@ -20,10 +20,11 @@ from typer.testing import CliRunner
 from flows import show
 from flows.cli import app
 from flows.select_documents import SelectDocument
-from flows.select_why import remove_samples, sampled_records, samples_path, why_selected
+from flows.select_why import neighbours_path, remove_samples, sampled_records, samples_path, why_selected
 from flows.selection_charts import HEIGHT, LEFT, RIGHT, WIDTH, length_chart, waterfall, weight_chart
-from flows.selection_page import page, page_name, percent, sources_of
+from flows.selection_page import neighbours_page, page, page_name, percent, sources_of
 from flows.selection_report import metrics_of, report_path, show_selection, summary
+from flows.show_selection import reviewed
 from flows.workspace import Workspace
 from infra.contracts import Lineage
 from infra.files import write_part
@@ -32,6 +33,7 @@ from infra.rowhash import row_hashes, row_ids
 from infra.settings import load_settings
 from infra.tracking import open_tracking
 from tasks.select.report_figures import LENGTH_EDGES, as_summary, shape, weight_edges
+from tasks.select.review_task import NotReviewed, Pair, Review
 from tasks.select.task import SelectResult, select
 
 HOSTILE = "</script><img src=x onerror=alert(1)>&\u2028"
@@ -137,6 +139,18 @@ def test_a_page_of_nothing_known_is_a_page() -> None:
         kl_reduction=None, seed_overlap=None, length_hist={"raw": [0] * len(LENGTH_EDGES)}, weight_hist={"edges": [0.0]}
     )
     assert "svg" not in read(page("mail", few)).names
+
+
+def test_a_draw_by_nothing_but_chance_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
+    plain = figures(effective_sample_size=800.0, length_correlation=0.0, kl_reduction=None)
+    text = page("mail", plain)
+    assert "at random" in read(text).words and "correlation" not in text and "seed overlap" not in text
+    assert "at random" not in read(page("mail", figures())).words
+    told = ("n_by_reason", "n_sample", "effective_sample_size", "length_correlation", "seed_overlap")
+    counts = {"dataset": "mail", "n_raw": 900, "n_kept": 300, "kl_reduction": None, "seconds": 1.0}
+    show.text(SelectDocument.model_validate({**counts, **{name: plain[name] for name in told}}))
+    shown = capsys.readouterr().out
+    assert "drawn at random" in shown and "correlation" not in shown
 
 
 def test_lost_and_low_tables_come_first_and_are_red() -> None:
@@ -279,6 +293,36 @@ def test_samples_are_shown_and_their_page_is_private_and_removed(
     assert result.n_kept
 
 
+def near(texts: bool) -> Review:
+    shown = {"item_text": f"what is {HOSTILE}", "text": f"it is [red]{HOSTILE}"} if texts else {}
+    return Review("mail", 12, 4, 7, (Pair(5, "exam", 9, 0.87654, keep=True, reason="kept", **shown),))
+
+
+def test_records_near_to_evaluation_items_are_listed_and_their_texts_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    show.text(reviewed(near(texts=False)))
+    shown = capsys.readouterr().out
+    assert "12 pairs of 4 evaluation items, and in 7 of them the record is kept" in shown
+    assert "0.877" in shown and "lethe select mail --neighbours --samples" in shown
+    document = reviewed(near(texts=True), Path("reports/x.html"))
+    assert SelectDocument.model_validate_json(document.model_dump_json()) == document
+    show.text(document)
+    shown = capsys.readouterr().out
+    assert "it is [red]" in shown and "reports/x.html" in shown
+    text = neighbours_page(document)
+    assert {"script", "img"}.isdisjoint(read(text).names) and "onerror" in text
+
+
+def test_the_page_of_neighbours_is_removed_with_the_samples(tmp_path: Path) -> None:
+    (tmp_path / "lethe.toml").write_text(CONFIG, encoding="utf-8")
+    settings = load_settings(tmp_path)
+    paths = [neighbours_path(settings, "mail"), samples_path(settings, "mail"), samples_path(settings, "mail/neighbours")]
+    assert len(set(paths)) == 3
+    paths[0].parent.mkdir()
+    for path in paths:
+        path.touch()
+    assert remove_samples(settings) == 3
+
+
 def test_a_selection_in_words(result: SelectResult, capsys: pytest.CaptureFixture[str]) -> None:
     document = show.selected(result, "mail", Path("reports/selection-mail.html"))
     show.text(document)
@@ -308,3 +352,6 @@ def test_the_command_line_asks_for_one_thing_at_a_time(work: Workspace, result: 
     assert len(json.loads(shown.stdout)["samples"]["kept"]) == 2
     assert remove_samples(work.settings) == 1
     assert CliRunner().invoke(app, [*use, "--why", str(row_id), "--samples"]).exit_code == 2
+    assert CliRunner().invoke(app, [*use, "--why", str(row_id), "--neighbours"]).exit_code == 2
+    refused = CliRunner().invoke(app, [*use, "--neighbours", "--limit", "3"])
+    assert isinstance(refused.exception, NotReviewed)

@@ -42,6 +42,7 @@ def read(tmp_path: Path, more: str) -> Settings:
         ("select = { score = { threshold = 0.5 } }", "name one of the two"),
         ('select = { score = { column = "q", threshold = 0.5, percentile = 10 } }', "exclude each other"),
         ('select = { decontaminate = { tables = ["quiz"] } }', "'quiz' is not in"),
+        ('select = { decontaminate = { tables = ["exam", "posts"] } }', "table 'posts' is in the pool as well"),
         ("select = { temprature = 1 }", "unknown key"),
         ('select = { method = "importance" }', "needs a target"),
         ('target = "gold"\nselect = { mode = "parity", method = "clusters" }', 'parity is a mode of method = "importance"'),
@@ -53,6 +54,15 @@ def test_what_cannot_be_meant_is_refused_with_its_line(tmp_path: Path, more: str
     assert said in str(error.value) and "lethe.toml:" in str(error.value)
 
 
+def test_a_table_that_is_not_there_is_told_once_for_each_place_that_names_it(tmp_path: Path) -> None:
+    asked = 'target = ["silver", "gold"]\n[datasets.d.select.decontaminate]\ntables = ["quiz", "quiz"]'
+    with pytest.raises(ConfigError) as error:
+        read(tmp_path, asked)
+    first, second = str(error.value).splitlines()
+    assert "lethe.toml:13: datasets.d.target: table 'silver'" in first
+    assert "lethe.toml:15: datasets.d.select.decontaminate.tables: table 'quiz'" in second
+
+
 def test_how_targets_may_be_named(tmp_path: Path) -> None:
     assert read(tmp_path, 'target = "gold"').dataset("d").target == {"gold": 1.0}
     assert read(tmp_path, 'target = ["gold", "exam"]').dataset("d").target == {"gold": 1.0, "exam": 1.0}
@@ -60,9 +70,14 @@ def test_how_targets_may_be_named(tmp_path: Path) -> None:
 
 
 def test_what_selection_does_follows_from_what_is_asked(tmp_path: Path) -> None:
-    """Nothing: no selection. A step alone drops records; a target ranks them; a score does where there is no target."""
+    """Nothing: no selection. A step alone drops records, a budget alone draws some; a target ranks them; a score does where there
+    is no target."""
     methods = {
         "": ("none", False, ()),
+        "select = { seed = 3 }": ("none", False, ()),
+        "select = { keep_fraction = 0.1 }": ("none", True, ()),
+        "select = { n_rows = 10 }": ("none", True, ()),
+        "select = { n_tokens = 10 }": ("none", True, ()),
         "select = { filters = { word_count = [3, 9] } }": ("none", True, ()),
         'target = "gold"': ("importance", True, ("gold",)),
         'select = { score = { column = "q" } }': ("score", True, ()),

@@ -53,6 +53,15 @@ def certificate() -> dict[str, Any]:
 ENVELOPE = sign(certificate(), KEYS)
 
 
+def test_tables_that_were_given_up() -> None:
+    """An older certificate does not speak of them."""
+    told = {"table": "records/jan", "given_up": "2026-01-01T00:00:00+00:00", "reason": "lost", "missing": [], "n_rows": 3}
+    assert verify(sign({**certificate(), "given_up": [told]}, KEYS)) == []
+    assert verify(sign({**certificate(), "given_up": [{**told, "n_rows": "3"}]}, KEYS)) == [
+        "certificate.given_up[0].n_rows is not of type int"
+    ]
+
+
 def test_a_whole_one_verifies() -> None:
     assert verify(ENVELOPE) == []
     assert verify(ENVELOPE, public_pem(KEYS)) == []

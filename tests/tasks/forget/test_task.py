@@ -303,7 +303,7 @@ def test_a_copy_that_knows_fewer_subjects_loses_rows_by_both(house: House) -> No
     erased = _erase(house, ids)
     assert _values(house, "records/abstracts", "title") == ["paper 2", "paper 3"]
     assert {t.table: (t.how, t.n_erased) for t in erased.tables} == {
-        "records/abstracts": ("subject", 2),
+        "records/abstracts": ("both", 2),
         "records/papers": ("subject", 2),
     }
     assert _certify(house, ids, erased)[0].residue_hits == 0

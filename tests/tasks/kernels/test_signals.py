@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.kernels.signals import DESCRIPTIONS, NEVER_NULL, SIGNALS, signals_of
+from tasks.kernels.signals_chars import BLOCK
 from tasks.kernels.signals_words import STOP_WORD_LIST
 
 BULLETS = ("\u2022", "\u2023", "\u25b6", "\u25c0", "\u25e6", "\u25a0", "\u25a1", "\u25aa", "\u25ab", "\u2013")
@@ -227,6 +228,23 @@ def test_nothing_has_counts_of_zero_and_no_shares() -> None:
     assert signals_of(pa.array(["a"])).schema == pa.schema([(name, pa.float32()) for name in DESCRIPTIONS])
     with pytest.raises(TypeError, match="not of int64"):
         signals_of(pa.array([1]))
+
+
+@settings(max_examples=8)
+@given(
+    st.lists(st.sampled_from((1, 7, 900, 17_000)), min_size=1, max_size=6), st.sampled_from(("a B", "\u3000é ", "1.\n\t", "#"))
+)
+def test_a_document_read_in_blocks_is_read_as_a_whole(lengths: list[int], piece: str) -> None:
+    """Words, lines and white space that are longer than a block, wherever a block may end."""
+    units = ("x", " ", piece, "Javascript ", "lorem ", "ipsum\n")
+    text = "".join(unit * n for n, unit in zip(lengths, units, strict=False)) + "A. lorem ipsum"
+    text += text[:BLOCK]
+    check(pa.array([text, text[1:]]), [text, text[1:]])
+
+
+def test_every_stop_word_has_a_slot_of_its_own() -> None:
+    row = signals_of(pa.array([" ".join(STOP_WORD_LIST) + " zebra"])).to_pylist()[0]
+    assert row["stop_word_fraction"] == pytest.approx(len(STOP_WORD_LIST) / (len(STOP_WORD_LIST) + 1))
 
 
 def test_a_long_document_takes_as_long_as_its_parts() -> None:

@@ -29,7 +29,6 @@ from tasks.select.duplicates import (
     Links,
     Signatures,
     duplicate_verdicts,
-    find_duplicates,
     followers_of,
     graph_of,
     likeness_of,
@@ -38,6 +37,7 @@ from tasks.select.duplicates import (
     signatures_from,
 )
 from tasks.select.verdicts import CUT, VERDICT, verdicts
+from tests.tasks.select.whole_duplicates import find_duplicates
 
 ASKED = NearDuplicateSettings()
 EXACT = NearDuplicateSettings(jaccard=1.0)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.contracts import BELOW_THRESHOLD, FILTERED, KEPT, NEAR_DUPLICATE, SELECTION
-from infra.select_settings import SafetySettings
+from infra.select_settings import FloorSettings, SafetySettings
 from tasks.select import safety
 from tasks.select.safety import TABLE, Losses, LossWarning, SourceLost, TooManyValues, check, losses
 
@@ -75,8 +75,8 @@ def test_the_error_says_what_is_lost_to_what_and_the_way_out() -> None:
         check(found, SafetySettings(max_source_loss=0.99), "d")
     assert str(error.value) == (
         "dataset d: table notes loses 99.5 % of its 200 records (199, 120 of them filtered by n_words), which is more than "
-        "max_source_loss = 0.99 allows. Nothing was committed. To keep it: loosen that bound in [datasets.d.select]; or raise "
-        "max_source_loss in [datasets.d.select.safety]"
+        "max_source_loss = 0.99 allows. Nothing was committed. To keep it: loosen n_words in [datasets.d.select.filters]; or "
+        "raise max_source_loss in [datasets.d.select.safety]"
     )
     assert check(found, SafetySettings(max_source_loss=0.995), "d")
 
@@ -87,6 +87,20 @@ def test_a_whole_loss_is_told_even_where_everything_may_be_lost() -> None:
         "table notes loses 100 % of its 100 records (100, all nearly equal to others). "
         "To keep it: raise jaccard in [datasets.d.select.near_duplicates]"
     ]
+
+
+def test_the_way_out_follows_from_the_reason_and_from_the_floors_that_are_set() -> None:
+    def said(floors: FloorSettings | None, **ends: int) -> str:
+        (warning,) = check(many(news={KEPT: 900}, notes=ends), SafetySettings(), "d", floors=floors)
+        return warning.said.partition("To keep it: ")[2]
+
+    lost = {BELOW_THRESHOLD: 100}
+    assert said(None, **lost) == 'give it a floor: [datasets.d.select.floors] by = "table"'
+    low = said(FloorSettings(by=TABLE, min_rows=1), **lost)
+    assert low == "its floor is too low: raise min_fraction or min_rows in [datasets.d.select.floors]"
+    other = said(FloorSettings(by="language", min_rows=1), **lost)
+    assert other.startswith('the floors are by "language": say by = "table" in [datasets.d.select.floors] instead')
+    assert said(None, filtered_by_score=100) == "loosen threshold or percentile in [datasets.d.select.score]"
 
 
 def test_what_the_budget_alone_explains_is_not_told() -> None:

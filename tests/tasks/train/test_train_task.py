@@ -21,7 +21,8 @@ from infra.contracts import Snapshot
 from tasks.train.ensemble import load_ensemble
 from tasks.train.features import encode
 from tasks.train.frames import StaleTrainingSet
-from tasks.train.task import NothingToTrain, TrainResult, checkpoint_store, registered_versions, retire_superseded, train
+from tasks.train.task import NothingToTrain, TrainResult, checkpoint_store, retire_superseded, train
+from tasks.train.versions import registered_versions
 
 ROOT = Path(__file__).parents[3]
 
