@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.ingest.blocks import Block
-from tasks.ingest.infer import Shape, Shapes, deltable, type_shape, unique_names
+from tasks.ingest.infer import Shape, Shapes, deltable, type_shape
 from tasks.ingest.readers_parquet import plain
+from tasks.ingest.sound import column_names, refuse_unsound
 from tasks.ingest.streams import Unreadable
 
 _ROWS = 65_536
@@ -31,11 +32,11 @@ def read(file: Any) -> Iterator[Block]:
     Raises `Unreadable` at damage: also where offsets or indices point out of the data, so that nobody follows them.
     """
     reader, failure = _opened(file)
-    names = _names(reader.schema)
+    names = column_names(reader.schema, "Arrow")
     yield _block([pa.nulls(0, field.type) for field in reader.schema], names)
     for batch in _batches(reader):
         for column in batch.columns:
-            _refuse_unsound(column)
+            refuse_unsound(column, "a batch of the Arrow file")
         for start in range(0, batch.num_rows, _ROWS):
             yield _block(batch.slice(start, _ROWS).columns, names)
     if failure:
@@ -61,16 +62,6 @@ def _opened(file: Any) -> tuple[Any, str]:
         raise Unreadable(f"not an Arrow file: {type(error).__name__}") from None
 
 
-def _names(schema: pa.Schema) -> list[str]:
-    try:
-        names = unique_names(schema.names)
-    except UnicodeDecodeError:
-        raise Unreadable("the name of a column of the Arrow file is not UTF-8") from None
-    if not names:
-        raise Unreadable("an Arrow file without columns")
-    return names
-
-
 def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
     places = iter(range(reader.num_record_batches)) if isinstance(reader, pa.ipc.RecordBatchFileReader) else None
     while True:
@@ -86,41 +77,6 @@ def _batches(reader: Any) -> Iterator[pa.RecordBatch]:
 def _block(columns: list[pa.Array], names: list[str]) -> Block:
     rows = pa.RecordBatch.from_arrays([plain(column) for column in columns], names=names)
     return Block(rows, rows.num_rows)
-
-
-def _refuse_unsound(column: pa.Array) -> None:
-    """Raise `Unreadable` where an array points out of its own data; text that is not UTF-8 is the rows' affair."""
-    try:
-        column.validate(full=True)
-    except (pa.ArrowException, OSError):
-        try:
-            _as_bytes(column).validate(full=True)
-        except (pa.ArrowException, OSError) as error:
-            raise Unreadable(f"a batch of the Arrow file is damaged: {type(error).__name__}") from None
-
-
-def _as_bytes(column: pa.Array) -> pa.Array:
-    """The same array with text as bytes."""
-    if pa.types.is_dictionary(column.type):
-        return pa.DictionaryArray.from_arrays(column.indices, _as_bytes(column.dictionary))
-    return column.view(_bytes_type(column.type))
-
-
-def _bytes_type(kind: pa.DataType) -> pa.DataType:
-    t = pa.types
-    if t.is_string(kind):
-        return pa.binary()
-    if t.is_large_string(kind):
-        return pa.large_binary()
-    if t.is_string_view(kind):
-        return pa.binary_view()
-    if t.is_list(kind):
-        return pa.list_(_bytes_type(kind.value_type))
-    if t.is_large_list(kind):
-        return pa.large_list(_bytes_type(kind.value_type))
-    if t.is_struct(kind):
-        return pa.struct([(field.name, _bytes_type(field.type)) for field in kind])
-    return kind
 
 
 # --- types ------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 
 from tasks.ingest.blocks import INVALID_UTF8, Block, Reject
 from tasks.ingest.convert import as_type, bad_text, json_text
-from tasks.ingest.infer import Shape, Shapes, deltable, type_shape, unique_names
+from tasks.ingest.infer import Shape, Shapes, deltable, type_shape
+from tasks.ingest.sound import column_names, holds_dictionary, refuse_unsound
 from tasks.ingest.streams import Unreadable
 
 _ROWS = 65_536
@@ -38,6 +39,8 @@ def opened(file: Any) -> pq.ParquetFile:
         return pq.ParquetFile(pa.PythonFile(_WithoutArrowTypes(file), mode="r"), pre_buffer=False)
     except (pa.ArrowException, OSError) as error:
         raise Unreadable(f"not a Parquet file: {type(error).__name__}") from None
+    except UnicodeDecodeError:
+        raise Unreadable("the name of a column of the Parquet file is not UTF-8") from None
 
 
 def _holds_fixed_lists(kind: pa.DataType) -> bool:
@@ -84,12 +87,13 @@ class _WithoutArrowTypes(io.RawIOBase):
 def read(parquet: pq.ParquetFile) -> Iterator[Block]:
     """Batches of the file under unique column names; the first has no rows and tells the columns. Raises `Unreadable` at
     damage."""
-    names = unique_names(parquet.schema_arrow.names)
-    if not names:
-        raise Unreadable("a Parquet file without columns")
+    names = column_names(parquet.schema_arrow, "Parquet")
     yield _block([pa.nulls(0, field.type) for field in parquet.schema_arrow], names)
     try:
         for batch in parquet.iter_batches(_batch_rows(parquet), use_threads=False):
+            for column in batch.columns:
+                if holds_dictionary(column.type):  # Arrow trusts the indices of a page, and checks all else itself
+                    refuse_unsound(column, "a page of the Parquet file")
             yield _block(batch.columns, names)
     except (pa.ArrowException, OSError) as error:
         raise Unreadable(f"the rest of the Parquet file cannot be read: {type(error).__name__}") from None
@@ -138,7 +142,7 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
 
 def file_shapes(parquet: pq.ParquetFile) -> Shapes:
     """The shapes of the columns from the file's footer; only instants in nanoseconds are read."""
-    names = unique_names(parquet.schema_arrow.names)
+    names = column_names(parquet.schema_arrow, "Parquet")
     return {name: _shape(parquet, place) for place, name in enumerate(names)}
 
 
