@@ -25,7 +25,8 @@ _LOG = logging.getLogger("lethe.cluster")
 _T = TypeVar("_T")
 _SHOWN = 3
 
-_DASK = {
+# How the clusters that are started here are set up.
+DASK = {
     # The default is to wait for ever for workers that will not come.
     "distributed.scheduler.no-workers-timeout": "120s",
     "distributed.scheduler.allowed-failures": 3,
@@ -37,6 +38,11 @@ _DASK = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 << 20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 256 << 20,
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
+    # Nobody looks at the profiles and at the graphs of a cluster without a dashboard: drawn ten times a second, in every process,
+    # they took 4 % of a core each.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
 }
 # Without a dashboard a scheduler still takes its port, and the second of a machine warns that somebody has it.
 _ANY_PORT = {"dashboard_address": "127.0.0.1:0"}
@@ -180,7 +186,7 @@ def connect(scheduler: Scheduler, *, gpu: bool = False) -> Iterator[Workers]:
     if scheduler is None:
         yield _Here()
         return
-    with dask.config.set(_DASK), ExitStack() as stack:
+    with dask.config.set(DASK), ExitStack() as stack:
         yield _Remote(scheduler, stack)
 
 
@@ -238,7 +244,7 @@ def _wants_gpu(wanted: ClusterSettings) -> bool:
 @contextmanager
 def _local_cluster(wanted: ClusterSettings, *, blind: bool = False) -> Iterator[str]:
     with (
-        dask.config.set(_DASK | (_BLIND if blind else {})),
+        dask.config.set(DASK | (_BLIND if blind else {})),
         LocalCluster(
             n_workers=_n_workers(wanted),
             threads_per_worker=1,
@@ -260,7 +266,7 @@ def _cuda_cluster() -> Iterator[str]:
     except ImportError as error:
         raise ClusterError(f"a GPU is here but dask-cuda is not ({error}). Install the extra: pip install '.[gpu]'") from error
     with (
-        dask.config.set(_DASK),
+        dask.config.set(DASK),
         # A plain dict for results: dask-cuda's own store spills them to local disks whatever Dask is told.
         LocalCUDACluster(
             threads_per_worker=1, host="127.0.0.1", dashboard_address=None, scheduler_kwargs=_ANY_PORT, data={}

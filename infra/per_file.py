@@ -58,6 +58,13 @@ def updated(
     return _tried(attempt)
 
 
+def is_up_to_date(lake: Lake, table: str, wanted: Collection[str], lineage: Lineage) -> bool:
+    """Whether `updated` would find the table as it is to be."""
+    base = lake.snapshot(table) if lake.exists(table) else no_table(table)
+    known = _measured_alike(lake, base, lineage)
+    return known is not None and {file.source for file in known} == set(wanted)
+
+
 def let_go(lake: Lake, table: str, wanted: Collection[str]) -> None:
     """Take out of a table, where there is one, what was measured of other files than these (source keys): it may be of erased
     rows. Raises `CommitConflict` as `updated` does."""

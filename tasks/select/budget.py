@@ -43,20 +43,6 @@ EVERYTHING = Cut(-math.inf, (1 << 63) - 1)
 NOTHING = Cut(math.inf, -1)
 
 
-def is_kept(keys: F64, row_ids: I64, cut: Cut) -> Mask:
-    """Which records lie within the cut; those without text never do."""
-    return (keys > cut.key) | ((keys == cut.key) & (row_ids <= cut.row_id))
-
-
-def cut_at(keys: F64, row_ids: I64, keep_fraction: float) -> Cut:
-    """The cut that keeps the ceil(keep_fraction · n) largest keys of n records; NaN keys, those without text, do not count."""
-    known = ~np.isnan(keys)
-    k = n_to_keep(int(known.sum()), keep_fraction)
-    if k >= known.sum():
-        return EVERYTHING
-    return nth(keys[known], row_ids[known], k)
-
-
 def n_to_keep(n: int, keep_fraction: float) -> int:
     """ceil(keep_fraction · n), a product that floating point puts a hair above an integer counting as that integer."""
     return min(n, math.ceil(round(keep_fraction * n, 9)))
@@ -123,7 +109,7 @@ class Budget:
         named = [value for value in (self.fraction, self.n_rows, self.n_tokens) if value is not None]
         if len(named) != 1 or named[0] < 0:
             raise ValueError(f"a budget is one of fraction, n_rows and n_tokens, and not negative: {self}")
-        if not self.shares or min(self.shares) < 0 or not 0 < sum(self.shares) < math.inf:
+        if not self.shares or min(self.shares) < 0 or not 0 < max(self.shares) < math.inf:
             raise ValueError(f"the shares of targets are numbers from 0 on, not all 0: {self.shares}")
 
     @property
@@ -282,7 +268,7 @@ def least_rows(counted: Totals, totals: Totals, floors: Floors) -> I64:
 
 def parts_up_to(shares: Sequence[float]) -> tuple[Fraction, ...]:
     """The part of the whole that the targets up to each one have; the last is 1."""
-    exact = [Fraction(share).limit_denominator(10**9) for share in shares]
+    exact = [Fraction(share / max(shares)).limit_denominator(10**9) for share in shares]
     return tuple(sum(exact[: r + 1], Fraction(0)) / sum(exact) for r in range(len(exact)))
 
 

@@ -8,7 +8,6 @@ so that no other record has a part in it, and those above the bound are left out
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from infra.contracts import CONTAMINATED, CONTAMINATION
-from infra.ids import I64, key_of
+from infra.ids import I64
 from infra.select_settings import DecontaminateSettings
 from tasks.kernels.spans import Grams, find_grams, joined_grams
 from tasks.select.verdicts import CUT, verdicts
@@ -38,12 +37,6 @@ class Evaluation:
     grams: Grams
     offsets: I64
     owners: I64
-
-    @property
-    def digest(self) -> str:
-        """Of all that a record's hits are a function of, beside the record."""
-        arrays = (self.grams.hashes, self.grams.n_words, self.offsets, self.owners)
-        return key_of(self.tables, *(hashlib.sha256(array.tobytes()).hexdigest() for array in arrays))
 
 
 def evaluation_of(grams: Mapping[str, Grams], *, n: int) -> Evaluation:

@@ -80,6 +80,12 @@ def counted(lake: Lake, workers: Workers, plan: Plan) -> Counts:
     return Counts(raw, tuple(targets.values()), judges, len(fresh))
 
 
+def is_counted(lake: Lake, plan: Plan) -> bool:
+    """Whether the counts that are kept are those of the plan's files."""
+    snapshot = _counted_alike(lake, plan)
+    return snapshot is not None and set(_names(lake.read(snapshot, ["table", "file"]))) == {one.name for one in _wanted(plan)}
+
+
 def _of_target(counts: dict[Name, I64], target: str, sources: Sequence[Source]) -> Iterator[I64]:
     return (counts[_target_name(target, source)] for source in sources)
 
@@ -195,14 +201,18 @@ def _params(plan: Plan) -> dict[str, Any]:
 
 def _known(lake: Lake, plan: Plan) -> dict[Name, I64]:
     """Counts of data files, which never change, from the last run that counted the same rows in the same way."""
+    snapshot = _counted_alike(lake, plan)
+    return _read(lake, snapshot) if snapshot is not None else {}
+
+
+def _counted_alike(lake: Lake, plan: Plan) -> Snapshot | None:
+    """The counts that are kept, where they were counted in the plan's way."""
     table = f"ngram_counts/{plan.dataset}"
     if not lake.exists(table):
-        return {}
+        return None
     snapshot = lake.snapshot(table)
     lineage = lake.lineage(snapshot)
-    if (lineage.code, lineage.params) != (plan.code, _params(plan)):
-        return {}
-    return _read(lake, snapshot)
+    return snapshot if (lineage.code, lineage.params) == (plan.code, _params(plan)) else None
 
 
 def _read(lake: Lake, snapshot: Snapshot) -> dict[Name, I64]:

@@ -43,7 +43,8 @@ def counts_of(decided: Sequence[Decided], losses: Losses) -> dict[str, Any]:
 
 def warnings_of(plan: Plan, losses: Losses) -> list[str]:
     """Sentences on sources that lose much. Raises `SourceLost` where one loses more than it may."""
-    return [warning.said for warning in check(losses, plan.select.safety, plan.dataset, labels=plan.labels)]
+    asked = plan.select
+    return [one.said for one in check(losses, asked.safety, plan.dataset, labels=plan.labels, floors=asked.floors)]
 
 
 def budget_warnings(plan: Plan, losses: Losses, cuts: Cuts, n_sample: int) -> list[str]:

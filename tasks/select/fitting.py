@@ -127,7 +127,13 @@ def _door(lake: Lake, workers: Workers, plan: Plan, jobs: Sequence[Job]) -> Door
         low, high = score_bounds(np.zeros(0), asked)
     elif asked is not None and asked.percentile is not None:
         low, high = score_bounds(_sampled_scores(lake, workers, plan, jobs), asked)
-    return Door(MIN_TOKENS if plan.is_parity else 0, low, high, scored=plan.asked.method == "score")
+    return Door(
+        min_tokens=MIN_TOKENS if plan.is_parity else 0,
+        low=low,
+        high=high,
+        scored=plan.asked.method == "score",
+        is_bounded=asked is not None and asked.is_bound,
+    )
 
 
 def _sampled_scores(lake: Lake, workers: Workers, plan: Plan, jobs: Sequence[Job]) -> F64:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from infra.decisions import spill
 from infra.files import Part, read_part
@@ -187,7 +188,16 @@ def ngram_weights(texts: pa.Array, ratios: np.ndarray, scoring: Scoring) -> tupl
 def _stratum(batch: pa.RecordBatch, column: str | None) -> pa.Array:
     if column is None:
         return pa.nulls(batch.num_rows, pa.string())
-    return batch.column(column).cast(pa.string())
+    return labels(batch.column(column))
+
+
+def labels(values: pa.Array) -> pa.Array:
+    """Values as text: one text for values that a row id takes for one, as 0.0 and -0.0 are."""
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if pa.types.is_floating(values.type):
+        values = pc.add(values, pa.scalar(0.0, values.type))
+    return values.cast(pa.string())
 
 
 def _values(batch: pa.RecordBatch, source: Source) -> F64:

@@ -41,13 +41,22 @@ class Measure:
 
 def measured(lake: Lake, workers: Workers, plan: Plan, measure: Measure) -> Snapshot:
     """The table of a measure, brought up to the files of the pool; only those not met before are read."""
-    table, params = _table(measure.stage, plan), {"measure": measure.params}
-    lineage = Lineage("select", stage_key(measure.stage, plan.code, plan.inputs, params), plan.code, plan.inputs, params)
+    table, lineage = _table(measure.stage, plan), _lineage(plan, measure.stage, measure.params)
 
     def run(fresh: Sequence[Source]) -> list[DataFile]:
         return workers.map(measure_file, fresh, measure, lake.folder(table))
 
     return per_file.updated(lake, table, _wanted(plan), run, schema=measure.schema, lineage=lineage)
+
+
+def is_measured(lake: Lake, plan: Plan, stage: str, params: dict[str, Any]) -> bool:
+    """Whether the table of a measure with these parameters is that of the pool's files."""
+    return per_file.is_up_to_date(lake, _table(stage, plan), _wanted(plan).keys(), _lineage(plan, stage, params))
+
+
+def _lineage(plan: Plan, stage: str, measured_with: dict[str, Any]) -> Lineage:
+    params = {"measure": measured_with}
+    return Lineage("select", stage_key(stage, plan.code, plan.inputs, params), plan.code, plan.inputs, params)
 
 
 def let_go(lake: Lake, plan: Plan, stage: str) -> None:

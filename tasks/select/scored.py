@@ -102,12 +102,14 @@ def empty_rows(n_targets: int, n_strata: int) -> Rows:
 @dataclass(frozen=True)
 class Door:
     """What a record must pass beside the verdicts on it. `min_tokens` is the reference's; `low` and `high` bound the score of the
-    user's own; `scored`: a record without a score cannot be judged."""
+    user's own; `scored`: a record without a score cannot be judged; `is_bounded`: nor can it where a bound is asked for, also
+    where the sample has no score that one could be taken from."""
 
     min_tokens: int = 0
     low: float | None = None
     high: float | None = None
     scored: bool = False
+    is_bounded: bool = False
 
     @property
     def least(self) -> float:
@@ -116,10 +118,6 @@ class Door:
     @property
     def most(self) -> float:
         return np.inf if self.high is None else self.high
-
-    @property
-    def is_bounded(self) -> bool:
-        return self.low is not None or self.high is not None
 
 
 @dataclass(frozen=True)

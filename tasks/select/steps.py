@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 
@@ -23,21 +24,37 @@ from tasks.select.contamination import (
     evaluation_of,
     frequencies,
 )
+from tasks.select.counts import counted, is_counted
 from tasks.select.decide import Rules, Span, dropped, sampled_ids
 from tasks.select.duplicates import signature_table
 from tasks.select.duplicates_frames import duplicates
 from tasks.select.frames import filter_file
-from tasks.select.measured import Measure, measured, parts_by_source, texts_of
-from tasks.select.plan import Plan, Source
+from tasks.select.measured import Measure, is_measured, measured, parts_by_source, texts_of
+from tasks.select.plan import RECORDS, Plan, Source
 
 SIGNAL_COLUMNS = pa.schema([("row_id", pa.int64()), *((name, pa.float32()) for name in SIGNALS)])
+
+
+def brought_up(lake: Lake, workers: Workers, plan: Plan) -> None:
+    """Count and measure what a selection that was found is explained by. It is found by its rows, whatever files they lie in;
+    counts and measures are of files, and may be those of other settings by now."""
+    asked = plan.select
+    if plan.asked.method == "importance" and not is_counted(lake, plan):
+        counted(lake, workers, plan)
+    if asked.measures_signals:
+        measured(lake, workers, plan, _OF_SIGNALS)
+    if asked.near_duplicates is not None:
+        measured(lake, workers, plan, _of_signatures(asked.near_duplicates))
+    spans = asked.decontaminate
+    if spans is not None and not is_measured(lake, plan, "contamination", _sought(plan, spans)):
+        measured(lake, workers, plan, _of_contamination(plan, spans, _evaluation(workers, plan, spans)))
 
 
 def local_verdicts(lake: Lake, workers: Workers, plan: Plan, rules: Rules, scratch: str) -> list[str]:
     """The verdicts of filters and decontamination."""
     found = list[str]()
     if plan.select.measures_signals:
-        snapshot = measured(lake, workers, plan, Measure("signals", SIGNAL_COLUMNS, signal_rows, None, {}))
+        snapshot = measured(lake, workers, plan, _OF_SIGNALS)
         parts = parts_by_source(lake, plan, snapshot)
         found += workers.map(filter_file, parts if plan.select.filters else [], plan.select.filters, scratch)
     if plan.select.decontaminate is not None:
@@ -50,8 +67,7 @@ def contamination(
 ) -> list[str]:
     """The verdicts on records that share text with evaluation tables."""
     evaluation = _evaluation(workers, plan, asked)
-    measure = Measure("contamination", CONTAMINATION, contamination_table, evaluation, {"evaluation": evaluation.digest})
-    snapshot = measured(lake, workers, plan, measure)
+    snapshot = measured(lake, workers, plan, _of_contamination(plan, asked, evaluation))
     hits = workers.map(spill_hits, parts_by_source(lake, plan, snapshot), scratch)
     spans = ranges(max(plan.n_rows, snapshot.n_rows))  # a record has any number of hits: a range holds few of both
     found = workers.map(count_hits, spans, hits, rules)
@@ -63,10 +79,30 @@ def duplicate_verdicts(
     lake: Lake, workers: Workers, plan: Plan, rules: Rules, spans: Sequence[Span], scratch: str, asked: NearDuplicateSettings
 ) -> list[str]:
     """The verdicts on records of which a duplicate stays, among those that nothing else drops."""
-    measure = Measure("signatures", SIGNATURES, signature_table, asked, signed(asked))
-    snapshot = measured(lake, workers, plan, measure)
+    snapshot = measured(lake, workers, plan, _of_signatures(asked))
     gone = workers.map(dropped, spans, rules, scratch)
     return duplicates(workers, parts_by_source(lake, plan, snapshot), gone, asked, scratch)
+
+
+# --- what is measured ----------------------------------------------------------------------------------------------------------
+
+
+def _of_signatures(asked: NearDuplicateSettings) -> Measure:
+    return Measure("signatures", SIGNATURES, signature_table, asked, signed(asked))
+
+
+def _of_contamination(plan: Plan, asked: DecontaminateSettings, evaluation: Evaluation) -> Measure:
+    return Measure("contamination", CONTAMINATION, contamination_table, evaluation, _sought(plan, asked))
+
+
+def _sought(plan: Plan, asked: DecontaminateSettings) -> dict[str, Any]:
+    """What the n-grams that are looked for are a function of: the rows of the evaluation tables, and their columns."""
+    tables = [snapshot for snapshot in plan.inputs if snapshot.table.removeprefix(RECORDS) in plan.evaluations]
+    return {
+        "n": asked.n,
+        "rows": {snapshot.table: snapshot.digest for snapshot in tables},
+        "columns": {snapshot.table: plan.params["columns"][snapshot.table] for snapshot in tables},
+    }
 
 
 def signed(asked: NearDuplicateSettings) -> dict[str, object]:
@@ -77,6 +113,9 @@ def signed(asked: NearDuplicateSettings) -> dict[str, object]:
 def signal_rows(row_ids: I64, texts: pa.Array, _: None) -> pa.Table:
     """Signals of texts under their row ids."""
     return signals_of(texts).add_column(0, "row_id", pa.array(row_ids))
+
+
+_OF_SIGNALS = Measure("signals", SIGNAL_COLUMNS, signal_rows, None, {})
 
 
 def _evaluation(workers: Workers, plan: Plan, asked: DecontaminateSettings) -> Evaluation:

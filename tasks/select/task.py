@@ -23,6 +23,7 @@ from infra.decisions import ranges
 from infra.discretion import discreet
 from infra.files import Part, source_key
 from infra.lake import Lake
+from infra.per_file import by_source
 from infra.settings import Settings
 from tasks.select.budget import Budget, Candidates, Cuts, Floors, Totals, expected_totals, fit_cuts
 from tasks.select.counts import let_go_of_counts
@@ -62,7 +63,7 @@ from tasks.select.review import reviewed
 from tasks.select.safety import refuse_many
 from tasks.select.scored import Rows
 from tasks.select.shares import shares
-from tasks.select.steps import duplicate_verdicts, local_verdicts
+from tasks.select.steps import brought_up, duplicate_verdicts, local_verdicts
 
 _RANGE_ROWS = 150_000
 _EVENLY = 4  # ranges are a multiple of it, so that a few workers have as many each
@@ -129,6 +130,9 @@ def select(
     if snapshot is None:
         with connect(scheduler) as workers, lake.scratch() as scratch:
             snapshot = _run(_Run(lake, workers, plan, scratch), scores)
+    else:
+        with connect(scheduler) as workers:
+            brought_up(lake, workers, plan)
     _let_go(lake, plan)
     if plan.select.reviews:
         with connect(scheduler) as workers:
@@ -192,8 +196,8 @@ def _jobs(run: _Run, scores: Snapshot | None) -> list[Job]:
     """The files of the pool, each with that of a model's scores where there are some."""
     if scores is None:
         return [Job(source) for source in run.plan.pool]
-    by_source = {part.file.source: part for part in run.lake.parts(scores)}
-    return [Job(source, _scores_of(source, by_source)) for source in run.plan.pool]
+    scored = by_source(run.lake, scores)
+    return [Job(source, _scores_of(source, scored)) for source in run.plan.pool]
 
 
 def _aims(plan: Plan) -> list[Aim]:
@@ -212,8 +216,8 @@ def _with_verdicts(run: _Run, rules: Rules) -> Rules:
     return rules.with_verdicts(found)
 
 
-def _scores_of(source: Source, by_source: dict[str, Part]) -> Part:
-    part = by_source.get(source_key("/".join(source.name)))
+def _scores_of(source: Source, scored: dict[str, Part]) -> Part:
+    part = scored.get(source_key("/".join(source.name)))
     if part is None:
         raise UnscoredPool(f"{source.table} has rows that the model never scored. Run: lethe curate")
     return part

@@ -68,10 +68,11 @@ def target_keys(weights: F64, row_ids: I64, targets: Sequence[str], *, temperatu
 
 def effective_sample_size(weights: F64, *, temperature: float) -> float:
     """(Σw)² / Σw² of the importance weights w = exp(log weight / temperature): how many documents a resampling draws on."""
-    scaled = weights[~np.isnan(weights)] / temperature
-    if not len(scaled):
+    known = weights[~np.isnan(weights)]
+    if not len(known):
         return 0.0
-    w = np.exp(scaled - scaled.max())
+    with np.errstate(over="ignore"):
+        w = np.exp((known - known.max()) / temperature)
     return float(w.sum() ** 2 / (w**2).sum())
 
 

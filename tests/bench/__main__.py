@@ -37,7 +37,7 @@ _ALL_TEXTS = tuple(f"text/{name}.jsonl.gz" for name in _NAMES)
 BENCHES = {
     "select": Bench("bench_select:rows", "selection against data-selection 1.0.3", _TEXTS),
     "select-size": Bench("bench_select_job:size_rows", "selection by size of the pool", _TEXTS),
-    "select-workers": Bench("bench_select_job:workers_rows", "selection by two workers beside one", _TEXTS),
+    "select-workers": Bench("bench_select_workers:rows", "selection by two workers beside one", _TEXTS),
     "select-quality": Bench("bench_select_quality:rows", "held-out KL and accuracy: default, random, reference", _ALL_TEXTS),
     "signals": Bench("bench_signals:rows", "quality signals against datatrove's filters", _ALL_TEXTS),
     "duplicates": Bench("bench_duplicates:rows", "duplicates against rensa, daft, datatrove, Polars", _ALL_TEXTS),

@@ -30,10 +30,10 @@ import pyarrow.parquet as pq
 from infra.ids import keyed_gumbel
 from tasks.kernels.ngrams import count_ngrams, score_ngrams
 from tasks.kernels.parity import count_parity, rule_of, score_parity
-from tasks.select.budget import cut_at, is_kept
 from tasks.select.parity import MIN_TOKENS, parity_ratios
 from tasks.select.weights import SCALE, log_ratios
 from tests.bench.harness import DATA, ROOT, Options, Row, environment, least_cpu_s, peer_python, skipped, times, verdict
+from tests.tasks.select.one_cut import cut_at, is_kept
 
 POOL, TARGET = ("newsgroups20", "medquad"), "target_product_reviews"
 N_BUCKETS = 10_000

@@ -1,4 +1,4 @@
-"""The select stage on growing pools: memory and time by the size of the pool, and two workers beside one.
+"""The select stage on growing pools: memory and time by the size of the pool.
 
     python -m tests.bench.bench_select_job [--full]
 
@@ -20,11 +20,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pyarrow as pa
-from distributed import LocalCluster
 
 from infra.contracts import Lineage, Snapshot
 from infra.files import write_part
@@ -33,17 +30,14 @@ from infra.rowhash import row_hashes, row_ids
 from infra.settings import Settings
 from tasks.select.task import select
 from tests.bench.bench_select import POOL, TARGET, texts
-from tests.bench.harness import ROOT, Options, Row, environment, print_parts, times, verdict
+from tests.bench.harness import ROOT, Options, Row, environment, print_parts, verdict
 
 FILE_BYTES = 8_000_000
 BASE_FILES, N_TIMES = 3, 10
-WORKERS_FILES, WORKERS_FILES_FULL = 128, 512
 N_RUNS = 3
-MOST_GROWTH, MOST_TIME, LEAST_SPEEDUP = 1.2, 10.5, 1.8
+MOST_GROWTH, MOST_TIME = 1.2, 10.5
 SCHEMA = pa.schema([("text", pa.string())])
 WARM, TARGET_TABLE = "warm", "target"
-# Without a dashboard, as the clusters of `infra.cluster`.
-_ANY_PORT: dict[str, Any] = {"scheduler_kwargs": {"dashboard_address": "127.0.0.1:0"}}
 
 
 def pool_table(n_files: int) -> str:
@@ -160,63 +154,8 @@ def child(home: Path, n_files: int) -> None:
     print(json.dumps({"cpu_s": min(taken), "n_bytes": peak}))
 
 
-# --- workers -------------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Shared:
-    """What a selection by workers took: wall seconds; and CPU seconds of the longest way through it, which a busy machine
-    hardly stretches: those of the thread that drives and of the worker that had most to do."""
-
-    wall_s: float
-    way_s: float
-
-
-def workers_rows(options: Options) -> list[Row]:
-    """The same pool by one worker and by two."""
-    n_files = WORKERS_FILES_FULL if options.full else WORKERS_FILES
-    with tempfile.TemporaryDirectory() as home:
-        make_lake(options, Path(home), [n_files])
-        one, two = (by_workers(Path(home), n_files, n_workers) for n_workers in (1, 2))
-    what = f"selection of {n_files * FILE_BYTES / 1e6:.0f} MB, two workers beside one"
-    sides = [("s", one.wall_s, two.wall_s), ("CPU s of the driving thread and of the busier worker", one.way_s, two.way_s)]
-    return [
-        Row(
-            f"{what}: {unit}",
-            f"{with_two:.2f}",
-            f"{with_one:.2f}",
-            times(with_one, with_two),
-            f">= {LEAST_SPEEDUP}x",
-            verdict(with_one >= LEAST_SPEEDUP * with_two),
-        )
-        for unit, with_one, with_two in sides
-    ]
-
-
-def by_workers(home: Path, n_files: int, n_workers: int) -> Shared:
-    """The least of some selections, after one that warms every worker up."""
-    taken = list[Shared]()
-    with LocalCluster(n_workers=n_workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, **_ANY_PORT) as local:
-        for run in range(N_RUNS + 1):
-            settings = settings_of(home, [n_files], n_workers * 100 + run)
-            start, mine, used = time.perf_counter(), time.thread_time(), workers_cpu_s()
-            selected(settings, pool_table(n_files), str(local.scheduler_address))
-            mine = time.thread_time() - mine
-            spent = [seconds - used.get(pid, 0.0) for pid, seconds in workers_cpu_s().items()]
-            taken.append(Shared(time.perf_counter() - start, mine + max(spent)))
-            workers = " + ".join(f"{seconds:.2f}" for seconds in spent if seconds > 0.1)
-            print(f"{n_workers} workers: {taken[-1].wall_s:.2f} s; CPU s: driver {mine:.2f}, workers {workers}")
-    return Shared(min(run.wall_s for run in taken[1:]), min(run.way_s for run in taken[1:]))
-
-
-def workers_cpu_s() -> dict[int, float]:
-    """CPU seconds so far of the processes that this one started."""
-    used = {process.pid: process.cpu_times() for process in psutil.Process().children(recursive=True)}
-    return {pid: spent.user + spent.system for pid, spent in used.items()}
-
-
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--child"]:
         child(Path(sys.argv[2]), int(sys.argv[3]))
     else:
-        print_parts((size_rows, workers_rows), __doc__)
+        print_parts((size_rows,), __doc__)

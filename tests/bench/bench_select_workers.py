@@ -23,8 +23,7 @@ from unittest import mock
 import dask.config
 from distributed import LocalCluster
 
-from infra.cluster import _DASK as DASK  # pyright: ignore[reportPrivateUsage]
-from infra.cluster import Scheduler, Workers, connect
+from infra.cluster import DASK, Scheduler, Workers, connect
 from tasks.select import task
 from tests.bench.bench_select_job import FILE_BYTES, make_lake, pool_table, selected, settings_of
 from tests.bench.harness import Options, Row, print_parts, skipped, times, verdict

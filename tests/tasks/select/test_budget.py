@@ -19,13 +19,13 @@ from tasks.select.budget import (
     Floors,
     Totals,
     admitted,
-    cut_at,
     expected_totals,
     fit_cuts,
-    is_kept,
     n_to_keep,
+    parts_up_to,
     totals_of,
 )
+from tests.tasks.select.one_cut import cut_at, is_kept
 
 N_STRATA = 3
 key = st.sampled_from([-1.0, 0.0, 0.5, 2.0, -0.0]) | st.floats(-9, 9)
@@ -298,3 +298,11 @@ def test_a_budget_is_one_number() -> None:
     ):
         with pytest.raises(ValueError, match=r"budget|shares"):
             Budget(**wrong)
+
+
+def test_shares_of_any_size_are_parts() -> None:
+    assert parts_up_to((1e-12,)) == (1,)
+    assert parts_up_to((1e308, 1e308)) == (Fraction(1, 2), 1)
+    assert parts_up_to((3.0, 0.0, 1.0)) == (Fraction(3, 4), Fraction(3, 4), 1)
+    with pytest.raises(ValueError, match="shares of targets"):
+        Budget(n_rows=1, shares=(1.0, math.inf))

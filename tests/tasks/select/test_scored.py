@@ -43,12 +43,12 @@ def test_each_reason_in_its_turn() -> None:
     weights = np.zeros((6, 1))
     weights[[3, 4]] = np.nan
     scores = np.array([0.9, 0.9, 0.9, 0.1, 0.9, 0.1])
-    made = joined(rows_of(6, weights=weights, scores=scores), found, Door(low=0.5))
+    made = joined(rows_of(6, weights=weights, scores=scores), found, Door(low=0.5, is_bounded=True))
     assert told(made) == [KEPT, DUPLICATE, KEPT, EMPTY_TEXT, EMPTY_TEXT, FILTERED]
     assert made.verdicts.column("cuts").to_pylist() == [None, None, [0, 4], None, None, None]
     last = made.verdicts.to_pylist()[5]
     assert (last["signal"], last["value"], last["bound"]) == ("score", 0.1, 0.5)
-    assert told(joined(rows_of(1), VERDICT.empty_table(), Door(high=0.5))) == [NO_SCORE]
+    assert told(joined(rows_of(1), VERDICT.empty_table(), Door(high=0.5, is_bounded=True))) == [NO_SCORE]
     assert told(joined(rows_of(2, n_tokens=np.array([99, 100])), VERDICT.empty_table(), Door(min_tokens=100))) == [
         TOO_SHORT,
         KEPT,

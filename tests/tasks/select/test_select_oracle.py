@@ -315,12 +315,12 @@ STEPS = st.tuples(
 
 @given(
     seed=st.integers(0, 10**6),
-    n=st.sampled_from([0, 1, 2, 40, 60]),
+    n=st.sampled_from([60, 60, 40, 2, 0]),
     steps=STEPS,
     targets=st.sampled_from([{"speech": 1.0}, {"faq": 1.0, "speech": 3.0}, {"speech": 0.25, "faq": 0.5}]),
-    sample_rows=st.sampled_from([1000, 30, 9]),
+    sample_rows=st.sampled_from([30, 9, 1000]),
 )
-@settings(max_examples=12)
+@settings(max_examples=20)
 def test_every_decision_is_that_of_the_oracle(
     house: Any, seed: int, n: int, steps: tuple[dict[str, Any], ...], targets: dict[str, float], sample_rows: int
 ) -> None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from distributed import LocalCluster
@@ -133,6 +134,29 @@ def test_a_new_file_is_measured_alone(house: Any) -> None:
         assert before < now and len(now) == len(before) + 1
 
 
+def test_a_selection_that_is_found_has_its_measures(house: Any) -> None:
+    """The same rows in other files: nothing is decided anew, and what explains the decisions is there all the same."""
+    beside = house.put("speech", target_rows(WORDS), NOTES), house.put("exam", [{"text": ITEM}], NOTES)
+
+    def measures() -> list[list[str]]:
+        tables = ("signals/d", "signatures/d", "contamination/d")
+        return [sorted(map(str, house.lake.read(house.lake.snapshot(table)).to_pylist())) for table in tables]
+
+    def counts() -> np.ndarray:
+        return np.sum(house.lake.read(house.lake.snapshot("ngram_counts/d")).column("counts").to_pylist(), axis=0)
+
+    first = house.select([house.put("news", pool_rows(), NEWS, n_files=3)], *beside, **STEPS)
+    before, n = measures(), counts()
+    compacted = house.put("news", pool_rows(), NEWS)
+    found = house.select([compacted], *beside, **STEPS)
+    assert found.found and not first.found and found.figures == first.figures
+    assert measures() == before and counts().tolist() == n.tolist() and all(before)
+    other = {**STEPS, "decontaminate": {"tables": ["exam"], "n": 5}, "seed": 1}
+    assert not house.select([compacted], *beside, **other).found and measures() != before
+    assert house.select([compacted], *beside, **STEPS).found
+    assert measures() == before and counts().tolist() == n.tolist()
+
+
 def test_signals_are_there_to_look_at_before_a_bound_is_set(house: Any) -> None:
     pool = house.put("news", pool_rows(20), NEWS)
     result = house.select([pool], target=None, signals=True)
@@ -209,6 +233,13 @@ def test_a_score_is_a_bound_or_a_weight(house: Any) -> None:
     quality = {r["row_id"]: r["quality"] for r in house.lake.read(pool).to_pylist()}
     means = [sum(quality[d["row_id"]] for d in soft if d["reason"] == end) for end in ("kept", "below_threshold")]
     assert means[0] > 2 * means[1]
+
+
+def test_a_bound_that_no_score_gives_is_a_bound_all_the_same(house: Any) -> None:
+    rows = [row(i, f"record number {i} of the pool", quality=None) for i in range(10)]
+    asked = {"target": None, "score": {"column": "quality", "percentile": 50}}
+    made = house.decisions(house.select([house.put("news", rows, NEWS)], **asked))
+    assert {d["reason"] for d in made.values()} == {"no_score"}
 
 
 def test_a_score_that_is_not_there_is_named(house: Any) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.select.budget import EVERYTHING, cut_at, is_kept, n_to_keep
+from tasks.select.budget import EVERYTHING, n_to_keep
 from tasks.select.weights import (
     SCALE,
     effective_sample_size,
@@ -21,6 +21,7 @@ from tasks.select.weights import (
     n_drawn_on,
     target_keys,
 )
+from tests.tasks.select.one_cut import cut_at, is_kept
 
 counts = st.lists(st.integers(0, 10**9), min_size=8, max_size=8).map(lambda values: np.array(values, np.int64))
 
@@ -108,6 +109,7 @@ def test_effective_sample_size_and_length_correlation() -> None:
     assert effective_sample_size(np.zeros(50), temperature=1.0) == pytest.approx(50)
     assert effective_sample_size(np.array([0.0, 0.0, 1e3, math.nan]), temperature=1.0) == pytest.approx(1)
     assert effective_sample_size(np.array([math.nan]), temperature=1.0) == 0
+    assert effective_sample_size(np.array([-1.7e308, 1.7e308]), temperature=0.02) == 1
     assert length_correlation(np.array([1.0, 2.0, 3.0]), np.array([3, 2, 1])) == pytest.approx(-1)
     assert length_correlation(np.array([1.0, 1.0]), np.array([3, 2])) == 0
 
