@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from flows.documents import StatusDocument
-from flows.tables import registered_tables
 from flows.workspace import RECORDS
+from infra.foreign import Registered, registered
 from infra.lake import Lake
 from infra.retired import Retired, given_up, retired
 from infra.settings import load_settings
-from tasks.forget.task import request_states
+from tasks.forget.ledger import request_states
 from tasks.select.review_task import n_listed
 from tasks.train.versions import registered_versions
 
@@ -25,8 +25,8 @@ def status_of(config: Path) -> StatusDocument:
         tables=[_table(lake, name) for name in lake.tables("records") if name.removeprefix(RECORDS) not in gone],
         datasets=[_dataset(lake, name) for name in lake.tables("training_set")],
         models=[{"name": name, **version} for name in sorted(settings.models) for version in registered_versions(settings, name)],
-        requests=request_states(settings),
-        foreign=registered_tables(config),
+        requests=request_states(lake),
+        foreign=[_foreign(entry) for entry in registered(lake)],
         neighbours=n_listed(settings, lake),
         retired=[_retired(entry) for _, entry in sorted(gone.items())],
         given_up=[_given_up(entry) for _, entry in sorted(given_up(lake).items())],
@@ -69,4 +69,17 @@ def _dataset(lake: Lake, table: str) -> dict[str, Any]:
         "n_kept": summary.get("n_kept", 0),
         "version": snapshot.version,
         "digest": snapshot.digest,
+    }
+
+
+def _foreign(entry: Registered) -> dict[str, Any]:
+    """A table of another writer as it was when it was last read; it is not opened."""
+    return {
+        "name": f"foreign/{entry.name}",
+        "uri": entry.uri,
+        "rows": entry.n_rows,
+        "bytes": entry.n_bytes,
+        "version": entry.version,
+        "digest": entry.digest,
+        "registered": entry.registered.isoformat(timespec="seconds"),
     }

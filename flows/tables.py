@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from prefect import flow
 
@@ -40,22 +39,6 @@ def adopt(name: str, uri: str | None = None, table: str | None = None, config: s
     with _opened(config, name, uri, shared=False) as work:
         say("adopt %s", name)
         return foreign.adopt(work.settings, name, uri, table=table, scheduler=work.scheduler)
-
-
-def registered_tables(config: str | Path) -> list[dict[str, Any]]:
-    """The tables of other writers as they were when they were last read, for `lethe status`; none of them is opened."""
-    return [
-        {
-            "name": f"foreign/{entry.name}",
-            "uri": entry.uri,
-            "rows": entry.n_rows,
-            "bytes": entry.n_bytes,
-            "version": entry.version,
-            "digest": entry.digest,
-            "registered": entry.registered.isoformat(timespec="seconds"),
-        }
-        for entry in registered(Lake.open(load_settings(config)))
-    ]
 
 
 @contextmanager

@@ -149,3 +149,9 @@ def suppressed(lake: Lake) -> frozenset[str]:
         return frozenset()
     tokens = lake.read(lake.snapshot(TABLE), ["subject"])["subject"].to_pylist()
     return frozenset(str(token) for token in tokens)
+
+
+def request_states(lake: Lake) -> list[dict[str, Any]]:
+    """Id, kind, state and the time of that state of every request, oldest first."""
+    found = requests(lake)
+    return [{"request_id": r.request_id, "kind": r.kind, "state": r.state, "at": r.times[r.state]} for r in found]

@@ -98,12 +98,6 @@ def open_requests(settings: Settings, request_ids: Sequence[str] | None = None) 
     return [request.request_id for request in found if request.state != ledger.CERTIFIED]
 
 
-def request_states(settings: Settings) -> list[dict[str, Any]]:
-    """Id, kind, state and the time of that state of every request, oldest first."""
-    found = ledger.requests(Lake.open(settings))
-    return [{"request_id": r.request_id, "kind": r.kind, "state": r.state, "at": r.times[r.state]} for r in found]
-
-
 def purge_derived(settings: Settings) -> list[str]:
     """Give up the old versions of all derived tables, which may know erased row ids; returns the tables' names."""
     return erasing.purge_derived(Lake.open(settings))

@@ -11,7 +11,8 @@ from deltalake import write_deltalake
 from flows import show
 from flows.curate import ingest_tables
 from flows.maintain import scan
-from flows.tables import adopt, register, registered_tables, unregister
+from flows.status import status_of
+from flows.tables import adopt, register, unregister
 from infra.contracts import LetheError
 from infra.lake import Lake
 from infra.settings import load_settings
@@ -38,7 +39,7 @@ def test_the_walk_of_a_table_of_another_writer(home: Path) -> None:
     for name in ("copy", "part"):
         document = show.entered(register(name, f"theirs/{name}", config))
         show.text(document)
-    assert [(t["name"], t["rows"]) for t in registered_tables(config)] == [("foreign/copy", 90), ("foreign/part", 30)]
+    assert [(t["name"], t["rows"]) for t in status_of(config).foreign] == [("foreign/copy", 90), ("foreign/part", 30)]
     scanned = scan(config)
     found = {(e.child, e.parent) for e in scanned.edges}
     equal = {("own", "foreign/copy"), ("foreign/copy", "own")}
@@ -50,7 +51,7 @@ def test_the_walk_of_a_table_of_another_writer(home: Path) -> None:
     show.text(taken)
     assert show.adopted(adopt("part", config=config)).found
     show.text(show.entered(unregister("copy", config), removed=True))
-    assert registered_tables(config) == []
+    assert status_of(config).foreign == []
     again = show.deduped(scan(config))
     assert {(e.child, e.parent) for e in again.edges} == {("part", "own")}
     show.text(again)

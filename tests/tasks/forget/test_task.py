@@ -16,6 +16,7 @@ from infra.ids import Digest, subject_token
 from tasks.forget import erase as erasing
 from tasks.forget import ledger, seal
 from tasks.forget.certificate import contents, digest_of, problems_of, problems_of_files
+from tasks.forget.ledger import request_states
 from tasks.forget.locate import hidden_name
 from tasks.forget.plan import UnreadableSubjectError
 from tasks.forget.scan import ResidueError
@@ -26,7 +27,6 @@ from tasks.forget.task import (
     open_requests,
     purge_derived,
     register_requests,
-    request_states,
 )
 from tests.tasks.forget.conftest import OTHERS, VICTIM, House, edge, papers, people, records, rows_of, source
 
@@ -87,7 +87,7 @@ def test_certificate_of_a_clean_house_verifies(populated: House) -> None:
     assert any(hidden_name("raw/people.csv", populated.lake.keys) in line for line in found["not_covered"])
     assert any(line.startswith("2 raw files") for line in found["not_covered"])
     assert found["residue"]["n_cells"] > 100
-    assert request_states(populated.settings)[0]["state"] == "certified"
+    assert request_states(populated.lake)[0]["state"] == "certified"
     assert open_requests(populated.settings) == []
     assert list((populated.settings.private_dir / "requests").iterdir()) == []
 

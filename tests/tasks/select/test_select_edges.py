@@ -219,7 +219,7 @@ def counted(house: Any) -> dict[str, list[int]]:
 
 
 def test_what_is_found_lets_go_of_what_other_settings_left(house: Any) -> None:
-    """Settings change, rows go, the settings change back: the selection is found with its counts, and no count of the rows is left."""
+    """Settings change, rows go, and change back: the selection is found with its counts, and none of the rows is left."""
     judges, rows = beside(house), pool_rows(60)
     small = house.put("news", rows[3:], NEWS)
     first = house.select([small], *judges)
