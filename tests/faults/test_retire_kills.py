@@ -228,7 +228,7 @@ def _dies_lost(worlds: Worlds, function: Callable[[str], None], point: Kill) -> 
 @pytest.mark.parametrize(
     ("function", "point"),
     [(give_up_all, Kill(after="/recipes")), (from_raw_all, Kill(after="/recipes")), (from_raw_all, Kill(after="/records/"))],
-    ids=str,
+    ids=["give up, recipes", "from raw, recipes", "from raw, records"],
 )
 def test_giving_up_dies_around_a_commit(worlds: Worlds, function: Callable[[str], None], point: Kill) -> None:
     _dies_lost(worlds, function, point)
