@@ -8,6 +8,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from infra.cluster import Workers
@@ -25,6 +26,9 @@ from tasks.select.plan import EmptyTarget, Plan, Source
 from tasks.select.shares import shares
 
 Name = tuple[str, str]
+Sent = I64 | npt.NDArray[np.uint32]
+
+_BATCH_FILES = 64
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def counted(lake: Lake, workers: Workers, plan: Plan) -> Counts:
     known, wanted = _known(lake, plan), {one.name: one for one in _wanted(plan)}
     fresh, judging = [one for name, one in wanted.items() if name not in known], list(_judging(plan))
     tasks = shares([*fresh, *judging], lambda one: one.source.part.file.n_bytes)
-    found = dict(chain.from_iterable(workers.map(count_files, tasks, lake.keys)))
+    found = {name: sent.astype(np.int64) for name, sent in chain.from_iterable(workers.map(count_files, tasks, lake.keys))}
     counts = {name: known[name] if name in known else found[name] for name in wanted}
     if fresh or len(counts) != len(known):
         _keep(lake, f"ngram_counts/{plan.dataset}", counts, _lineage(plan))
@@ -144,9 +148,10 @@ def _judge_name(target: str) -> str:
 # --- in the workers ------------------------------------------------------------------------------------------------------------
 
 
-def count_files(files: Sequence[Count], keys: Keys) -> list[tuple[Name, I64]]:
-    """The counts of some files by their names."""
-    return [(one.name, count_file(one, keys)) for one in files]
+def count_files(files: Sequence[Count], keys: Keys) -> list[tuple[Name, Sent]]:
+    """The counts of some files by their names, in 32 bits where they fit: the driver is sent those of every file."""
+    counts = ((one.name, count_file(one, keys)) for one in files)
+    return [(name, found.astype(np.uint32) if found.max(initial=0) < 1 << 32 else found) for name, found in counts]
 
 
 def count_file(one: Count, keys: Keys) -> I64:
@@ -231,11 +236,20 @@ def _lineage(plan: Plan) -> Lineage:
 
 
 def _keep(lake: Lake, table: str, counts: dict[Name, I64], lineage: Lineage) -> None:
-    columns = [
-        pa.array([name for name, _ in counts], pa.string()),
-        pa.array([file for _, file in counts], pa.string()),
-        pa.array([found.ravel() for found in counts.values()], pa.list_(pa.int64())),
-    ]
-    rows = pa.record_batch(columns, schema=NGRAM_COUNTS)
-    file = write_part(lake.folder(table), [rows], NGRAM_COUNTS)
+    file = write_part(lake.folder(table), _batches(counts), NGRAM_COUNTS)
     lake.commit(table, NGRAM_COUNTS, [file], lineage=lineage, overwrite=True)
+
+
+def _batches(counts: dict[Name, I64]) -> Iterator[pa.RecordBatch]:
+    """Counts as rows, some files at a time: a column of lists holds 2^31 numbers at most."""
+    names = list(counts)
+    for start in range(0, max(1, len(names)), _BATCH_FILES):
+        some = names[start : start + _BATCH_FILES]
+        columns = [pa.array([name[place] for name in some], pa.string()) for place in (0, 1)]
+        yield pa.record_batch([*columns, _lists([counts[name].ravel() for name in some])], schema=NGRAM_COUNTS)
+
+
+def _lists(arrays: Sequence[I64]) -> pa.Array:
+    """Arrays as a column of lists, whole: made of a list of arrays it takes ten times as long."""
+    ends = np.cumsum([0, *map(len, arrays)])
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.array(np.concatenate([np.zeros(0, np.int64), *arrays])))
