@@ -9,14 +9,25 @@ from tasks.ingest.streams import Unreadable
 
 
 def column_names(schema: pa.Schema, form: str) -> list[str]:
-    """The names of a file's columns, made unique. Raises `Unreadable` where one is not UTF-8, and where there are none."""
+    """The names of a file's columns, made unique. Raises `Unreadable` where one, or a field of a struct, is not UTF-8, and
+    where there are none."""
     try:
         names = unique_names(schema.names)
+        for field in schema:
+            _read_names(field.type)
     except UnicodeDecodeError:
         raise Unreadable(f"the name of a column of the {form} file is not UTF-8") from None
     if not names:
         raise Unreadable(f"the {form} file has no columns")
     return names
+
+
+def _read_names(kind: pa.DataType) -> None:
+    """Read the names of all fields within a type, for the error that one may be."""
+    for place in range(kind.num_fields):
+        field = kind.field(place)
+        _ = field.name
+        _read_names(field.type)
 
 
 def refuse_unsound(column: pa.Array, what: str) -> None:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks.ingest import readers_parquet
+from tasks.ingest import readers_arrow, readers_parquet
 from tasks.ingest.convert import as_type
 from tasks.ingest.sound import holds_dictionary, refuse_unsound
 from tasks.ingest.streams import Unreadable
@@ -64,3 +64,13 @@ def test_dictionaries_are_found_inside_of_other_types() -> None:
     kind = pa.dictionary(pa.int32(), pa.string())
     assert holds_dictionary(pa.list_(pa.struct([("k", kind)])))
     assert not holds_dictionary(pa.list_(pa.struct([("k", pa.string())])))
+
+
+def test_a_name_inside_of_a_struct_that_is_not_utf8_is_damage() -> None:
+    sink = io.BytesIO()
+    table = pa.table({"a": [{"né": 1}]})
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    data = sink.getvalue().replace("né".encode(), b"n\xff\xff")
+    with pytest.raises(Unreadable, match="name of a column of the Arrow file is not UTF-8"):
+        list(readers_arrow.read(io.BytesIO(data)))
