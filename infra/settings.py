@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from infra.contracts import LetheError
 from infra.price_book import RetentionSettings
 from infra.select_settings import Method, MixtureSettings, SelectSettings, Targets
-from infra.settings_check import NAME as NAME  # noqa: PLC0414 - others take it from here
 from infra.settings_check import Complaint, complaints
 
 _T = TypeVar("_T")

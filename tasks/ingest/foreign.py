@@ -40,7 +40,8 @@ from infra.layout import table_schema
 from infra.lineage import code_digest, stage_key
 from infra.retired import retired, why_retired
 from infra.rowhash import row_hashes
-from infra.settings import NAME, Settings, TableSettings, resolve
+from infra.settings import Settings, TableSettings, resolve
+from infra.settings_check import NAME
 from infra.subjects import declared, missing
 from tasks.ingest import contract, ledger, readers_parquet, rows
 from tasks.ingest.blocks import Reject

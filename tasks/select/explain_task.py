@@ -18,9 +18,10 @@ from infra.files import Part, read_part
 from infra.ids import I64, keyed_bits, seed_of
 from infra.lake import Lake
 from infra.settings import Settings
+from tasks.select.budget import Mask
 from tasks.select.explain import Decision, Ratios, Shared, Weighed, excerpt, said, shared_spans, weighed
 from tasks.select.parity import parity_ratios
-from tasks.select.weights import SCALE, Mask, log_ratios
+from tasks.select.weights import SCALE, log_ratios
 
 RECORDS = "records/"
 _TARGET = "target:"

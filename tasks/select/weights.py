@@ -12,18 +12,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from infra.ids import F64, I64, keyed_gumbel
-from tasks.select.budget import Mask, n_to_keep
-
-__all__ = [
-    "SCALE",
-    "Mask",
-    "effective_sample_size",
-    "length_correlation",
-    "log_ratios",
-    "log_weights",
-    "n_to_keep",
-    "target_keys",
-]
 
 SCALE = 1 << 24
 

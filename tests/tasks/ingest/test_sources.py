@@ -21,7 +21,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.settings import NAME, Settings
+from infra.settings import Settings
+from infra.settings_check import NAME
 from tasks.ingest.archives import opened, random_access, refusal
 from tasks.ingest.formats import format_of
 from tasks.ingest.sources import RawFile, SourceError, fixed_prefix, raw_files, table_name, why_empty
